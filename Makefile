@@ -1,0 +1,81 @@
+# The checks and the demo share one .venv, installed from hashed requirements.
+PYTHON ?= python3
+UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
+VENV := .venv
+BIN := $(VENV)/bin
+
+export RUNTIME__DLTHUB_TELEMETRY := false
+
+# A venv made by uv holds no pip: each installer has its own proof of a usable one.
+ifeq ($(UV),)
+VENV_READY := $(BIN)/pip
+CREATE = $(PYTHON) -m venv $(VENV)
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+else
+VENV_READY := $(BIN)/python
+CREATE = $(UV) venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" $(VENV)
+INSTALL = $(UV) pip install --quiet --python $(BIN)/python
+endif
+
+# dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
+LOCKS := dev core tests benchmarks airflow dagster
+UPGRADE ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint fmt types ci build bench requirements requirements-check clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
+	@$(BIN)/esms demo
+
+test: $(VENV)/tests.stamp ## Run the tests with branch coverage
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
+
+lint: $(VENV)/dev.stamp ## Check style, spelling and the direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/lint-imports
+
+fmt: $(VENV)/dev.stamp ## Format, and fix what ruff can fix
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+types: $(VENV)/dev.stamp ## Check the types
+	$(BIN)/mypy
+
+ci: ## Run everything that must pass before a merge
+	.ci/run
+
+build: $(VENV)/tests.stamp ## Build wheel and sdist into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
+
+bench: $(VENV)/benchmarks.stamp ## Measure against the peers
+	$(BIN)/python benchmarks/run.py
+
+requirements: $(VENV)/dev.stamp ## Recompile requirements/*.txt (UPGRADE=--upgrade for newer pins)
+	@for lock in $(LOCKS); do requirements/compile $$lock $(UPGRADE) || exit 1; done
+
+requirements-check: $(VENV)/dev.stamp ## Tell whether requirements/*.txt fit pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --dry-run --no-index \
+	  --requirements pyproject.toml --group dev \
+	  || { echo 'requirements/*.txt are stale: make requirements' >&2; exit 1; }
+
+clean: ## Remove the venv and everything that was built
+	rm -rf $(VENV) dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find esms_source tests pipelines -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV_READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "Python 3.10 or newer is needed, $(PYTHON) is not: make PYTHON=python3.12" >&2; exit 1; }
+	$(CREATE)
+
+$(VENV)/%.stamp: requirements/%.txt pyproject.toml | $(VENV_READY)
+	$(INSTALL) --require-hashes --requirement $<
+	$(INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@

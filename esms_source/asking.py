@@ -1,0 +1,64 @@
+"""One run's means of asking: client, pace, threads, clock and counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esms_source.client import Client
+from esms_source.clock import Clock
+from esms_source.polling import Poller, Progress, Stop
+from esms_source.recording import Polled, Recorder
+from esms_source.tally import Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    import pyarrow as pa
+    from typing_extensions import Self
+
+    from esms_source.config import Settings
+
+
+class Asking:
+    """What lives as long as a run: the pace isn't forgotten between its slices.
+
+    Args:
+        settings: All settings; the key and the secret must be there.
+        progress: Told what is under way.
+        stop: Ends the run early.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.stop = stop or Stop()
+        self.tally = Tally()
+        self._settings = settings
+        self._client = Client(settings)
+        self._poller = Poller(
+            settings, self._client, self.clock, self.stop, progress or Progress()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client.close()
+
+    def ask(self, work: Iterable[pa.Table], load_id: str) -> Iterator[Polled]:
+        """Ask for all of some work; yield rows by table, for one load."""
+        recorder = Recorder(self._settings, load_id, self.tally)
+        # A first, empty group makes all tables, also when nothing is due.
+        yield recorder.record([])
+        for requests in self._poller.poll(work):
+            yield recorder.record(requests)

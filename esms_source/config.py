@@ -1,0 +1,254 @@
+"""Every setting once: its name, its default, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from ipaddress import ip_address
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from dlt.common.configuration import configspec, resolve_configuration
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    ConfigurationException,
+)
+from dlt.common.configuration.specs import BaseConfiguration
+from dlt.common.configuration.utils import deserialize_value
+from dlt.common.typing import TSecretStrValue, extract_inner_type
+
+from esms_source.exceptions import ConfigError
+
+MAX_BATCH_SIZE: Final = 200
+"""RefIds that one request may hold; more are cut off silently.
+
+Source: the GetCallback page of eSMS's API docs.
+"""
+
+SECTIONS: Final = ("sources", "esms")
+PLAIN: Final = (bool, int, float, str)
+PHONE_POLICIES: Final = ("plain", "hash", "drop")
+
+
+def _environment_name(name: str) -> str:
+    return "__".join((*SECTIONS, *name.split("."))).upper()
+
+
+def _refuse(name: str, fact: str, remedy: str) -> ConfigError:
+    return ConfigError(f"{name}: {fact}; {remedy} ({_environment_name(name)})")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _require_zone(name: str, zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError) as exc:
+        remedy = "name a zone such as Asia/Ho_Chi_Minh or UTC"
+        raise _refuse(name, f"{zone!r} is not a time zone", remedy) from exc
+
+
+@configspec
+class RefIdTable(BaseConfiguration):
+    """The warehouse table that holds the RefIds, as ``[sources.esms.ref_ids]``."""
+
+    destination: str = "duckdb"
+    credentials: Any | None = None
+    dataset_name: str | None = None
+    table: str | None = None
+    query: str | None = None
+    ref_id_column: str = "ref_id"
+    oa_id_column: str | None = None
+    sent_at_column: str | None = None
+    sent_at_timezone: str = "UTC"
+    carry: list[str] = dataclasses.field(default_factory=list)
+    lag: float = 86_400
+
+    __section__: ClassVar[str] = "ref_ids"
+
+    def on_resolved(self) -> None:
+        """Refuse what can't be meant."""
+        if self.table and self.query:
+            raise _refuse("ref_ids.table", "table and query are both set", "keep one")
+        _require_zone("ref_ids.sent_at_timezone", self.sent_at_timezone)
+        if not 0 <= self.lag < float("inf"):
+            fact = f"{self.lag} won't do"
+            raise _refuse("ref_ids.lag", fact, "set it to seconds, 0 or more")
+
+
+_Check = Callable[[Any], bool]
+
+_NUMBERS: Final[Mapping[str, tuple[_Check, str]]] = {
+    "requests_per_second": (lambda n: 1 <= n < float("inf"), "at least 1"),
+    "batch_size": (lambda n: 1 <= n <= MAX_BATCH_SIZE, f"from 1 to {MAX_BATCH_SIZE}"),
+    "max_in_flight": (lambda n: n in range(1, 1_001), "from 1 to 1000"),
+    "connect_timeout": (lambda n: 0 < n < float("inf"), "seconds above 0"),
+    "read_timeout": (lambda n: 0 < n < float("inf"), "seconds above 0"),
+    "max_attempts": (lambda n: n in range(1, 101), "from 1 to 100"),
+    "repoll_after": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
+    "repoll_backoff": (lambda n: 1 <= n < float("inf"), "at least 1.0"),
+    "repoll_max": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
+    "give_up_after": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
+    "slice_ref_ids": (lambda n: n >= 1, "at least 1"),
+}
+"""What each number must be, as a check and in words."""
+
+
+@configspec
+class Settings(BaseConfiguration):
+    """All settings of the source, as ``[sources.esms]``.
+
+    Times are in seconds. See the README for what each one does.
+    """
+
+    api_key: TSecretStrValue | None = None
+    secret_key: TSecretStrValue | None = None
+    oa_id: str | None = None
+    base_url: str = "https://status-sms.esms.vn"
+    requests_per_second: float = 20
+    rate_limit_store: str = "memory"
+    batch_size: int = MAX_BATCH_SIZE
+    max_in_flight: int = 64
+    connect_timeout: float = 5
+    read_timeout: float = 30
+    max_attempts: int = 5
+    repoll_after: float = 300
+    repoll_backoff: float = 2.0
+    repoll_max: float = 21_600
+    give_up_after: float = 259_200
+    slice_ref_ids: int = 240_000
+    phone_number: str = "plain"
+    phone_hash_key: TSecretStrValue | None = None
+    timezone: str = "Asia/Ho_Chi_Minh"
+    keep_callback_query: bool = False
+    ref_ids: RefIdTable = dataclasses.field(default_factory=RefIdTable)
+
+    def on_resolved(self) -> None:
+        """Refuse what can't be meant, before anything is read or asked."""
+        for name, (fits, words) in _NUMBERS.items():
+            value = getattr(self, name)
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not fits(value):
+                raise _refuse(name, f"{value} won't do", f"set it to {words}")
+        self._check_base_url()
+        self._check_rate_limit_store()
+        self._check_phone_number()
+        _require_zone("timezone", self.timezone)
+        if self.oa_id is not None:
+            self.oa_id = self.oa_id.strip() or None
+
+    def require_credentials(self) -> tuple[str, str]:
+        """Return the key and the secret.
+
+        Raises:
+            ConfigError: One of them isn't set.
+        """
+        for name in ("api_key", "secret_key"):
+            if not (getattr(self, name) or "").strip():
+                remedy = "put it into .dlt/secrets.toml under [sources.esms]"
+                raise _refuse(name, "not set", remedy)
+        return str(self.api_key).strip(), str(self.secret_key).strip()
+
+    def _check_base_url(self) -> None:
+        name, url = "base_url", self.base_url
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as exc:
+            raise _refuse(name, "not a URL", "write https://host[:port]") from exc
+        if parts.scheme not in ("http", "https") or not host:
+            raise _refuse(name, "not an http(s) URL", "write https://host[:port]")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            fact = "holds more than a host and a path"
+            raise _refuse(name, fact, "write https://host[:port]")
+        if parts.scheme == "http" and not _is_loopback(host):
+            fact = f"plain http to {host} would send the key unencrypted"
+            raise _refuse(name, fact, "use https")
+
+    def _check_rate_limit_store(self) -> None:
+        store = self.rate_limit_store
+        known = ("sqlite:///", "postgresql://", "postgres://")
+        if store != "memory" and (store in known or not store.startswith(known)):
+            remedy = "use memory, sqlite:///path or postgresql://…"
+            raise _refuse("rate_limit_store", "not a store that is known", remedy)
+
+    def _check_phone_number(self) -> None:
+        if self.phone_number not in PHONE_POLICIES:
+            remedy = f"use one of {', '.join(PHONE_POLICIES)}"
+            raise _refuse("phone_number", f"{self.phone_number!r} won't do", remedy)
+        if self.phone_number == "hash" and not (self.phone_hash_key or "").strip():
+            remedy = "put it into .dlt/secrets.toml under [sources.esms]"
+            raise _refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)
+
+
+def resolve_settings(**overrides: Any) -> Settings:  # noqa: ANN401
+    """Resolve all settings from arguments, environment and ``.dlt/*.toml``.
+
+    Args:
+        **overrides: Settings by name; ``ref_ids`` takes a mapping. None and
+            ``dlt.config.value`` stand for "as configured".
+
+    Raises:
+        ConfigError: A setting is unknown, of the wrong type or makes no sense.
+    """
+    try:
+        given = _read_given(Settings, overrides)
+        if isinstance(given.get("ref_ids"), Mapping):
+            given["ref_ids"] = _read_given(RefIdTable, given["ref_ids"], "ref_ids.")
+        return resolve_configuration(
+            Settings(), sections=SECTIONS, explicit_value=given
+        )
+    except ConfigFieldMissingException as exc:
+        name = min(exc.traces)
+        raise _refuse(name, "not set", "set it in .dlt/config.toml") from exc
+    except ConfigurationException as exc:
+        raise ConfigError(_one_line(exc)) from exc
+
+
+def resolve_call(
+    ref_ids: Any,  # noqa: ANN401  rows of any form
+    settings: dict[str, Any],
+) -> tuple[Settings, Any]:
+    """Resolve the settings of a call whose ``ref_ids`` may be settings or rows.
+
+    Returns:
+        All settings, and the rows or None.
+
+    Raises:
+        ConfigError: A setting is missing, unknown or makes no sense.
+    """
+    if isinstance(ref_ids, Mapping):
+        return resolve_settings(ref_ids=ref_ids, **settings), None
+    return resolve_settings(**settings), ref_ids
+
+
+def _read_given(
+    kind: type[BaseConfiguration], values: Mapping[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """Read arguments as dlt reads the environment; by itself it doesn't."""
+    hints = kind.get_resolvable_fields()
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        if name not in hints:
+            fact = f"{prefix}{name}: no such setting"
+            raise ConfigError(f"{fact}; see the README for their names")
+        hint = extract_inner_type(hints[name])
+        if hint in PLAIN and isinstance(value, PLAIN):
+            given[name] = deserialize_value(prefix + name, value, hint)
+    return given
+
+
+def _one_line(exc: Exception) -> str:
+    """Name the setting that dlt couldn't read, without its value."""
+    name = getattr(exc, "field_name", None)
+    if name is None:
+        return "a setting can't be read: " + str(exc).splitlines()[0]
+    hint = getattr(exc, "hint", None)
+    kind = getattr(hint, "__name__", str(hint)).replace("typing.", "")
+    return f"{name}: not a {kind}; correct it in .dlt/config.toml or the environment"

@@ -1,0 +1,135 @@
+"""A small world to try everything in: a warehouse, and the settings to read it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+REF_IDS: Final = 24_000
+OA_IDS: Final = ("1090257973118325189", "2846253178204619375", "3571024689135780246")
+LATE_REF_ID: Final = "4a496110-9fd3-4838-ac8b-bcaa36616f7011"
+
+MAKE_WAREHOUSE: Final = """
+    CREATE TABLE zns_messages AS
+    SELECT
+        md5('demo' || n) || (100 + n % 900) AS ref_id,
+        list_element($oa_ids, 1 + n % 3) AS oa_id,
+        now() - INTERVAL 4 DAY + to_seconds(n * 14) AS sent_at,
+        list_element(['welcome', 'order', 'birthday', 'sale 11.11'], 1 + n // 7 % 4)
+            AS campaign,
+        list_element(['228386', '228401', '301177'], 1 + n % 3) AS template
+    FROM range($ref_ids) AS numbers(n)
+"""
+
+ADD_LATE_ROW: Final = """
+    INSERT INTO zns_messages
+    SELECT $ref_id, $oa_id, max(sent_at) - INTERVAL 3 HOUR, 'order', '228386'
+    FROM zns_messages
+"""
+
+LATE_ROW: Final = f"SELECT state FROM zalo.ref_ids WHERE ref_id = '{LATE_REF_ID}'"
+
+DELIVERY: Final = """
+    SELECT oa_id, count(*) AS messages,
+        count(*) FILTER (delivery = 'delivered') AS delivered,
+        count(*) FILTER (delivery IN ('failed', 'partial')) AS failed,
+        count(*) FILTER (delivery = 'pending') AS pending,
+        count(*) FILTER (delivery IS NULL) AS missing,
+        sum(price) AS cost_vnd
+    FROM zalo.ref_ids LEFT JOIN (
+        SELECT oa_id, ref_id, max(delivery) AS delivery, sum(total_price) AS price
+        FROM zalo.callbacks GROUP BY ALL
+    ) USING (oa_id, ref_id)
+    GROUP BY oa_id ORDER BY oa_id
+"""
+
+TOP_ERRORS: Final = """
+    SELECT error_code, any_value(error_message) AS message, count(*) AS messages
+    FROM zalo.callbacks WHERE delivery = 'failed'
+    GROUP BY error_code ORDER BY messages DESC LIMIT 6
+"""
+
+QUERIES: Final = (
+    "SELECT state, count(*) FROM zalo.ref_ids GROUP BY state;",
+    (
+        "SELECT campaign, delivery, count(*) FROM zalo.ref_ids"
+        " JOIN zalo.callbacks USING (oa_id, ref_id) GROUP BY ALL ORDER BY ALL;"
+    ),
+    (
+        "SELECT outcome, count(*), sum(asked), sum(attempts) FROM zalo.api_requests"
+        " GROUP BY outcome;"
+    ),
+)
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the demo lives.
+
+    Attributes:
+        folder: Holds all of it; what an earlier demo left there is removed.
+    """
+
+    folder: Path
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file with the RefIds."""
+        return self.folder / "warehouse.duckdb"
+
+    @property
+    def result(self) -> Path:
+        """The DuckDB file that is loaded."""
+        return self.folder / "esms.duckdb"
+
+    @property
+    def pipelines(self) -> Path:
+        """Dlt's working folder."""
+        return self.folder / "pipelines"
+
+    def make(self) -> None:
+        """Make a warehouse with one table of sent messages."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in (self.warehouse, self.result):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.pipelines, ignore_errors=True)
+        with duckdb.connect(self.warehouse) as connection:
+            connection.execute(
+                MAKE_WAREHOUSE, {"oa_ids": list(OA_IDS), "ref_ids": REF_IDS}
+            )
+
+    def add_late_row(self) -> None:
+        """Let a message turn up three hours behind the newest."""
+        with duckdb.connect(self.warehouse) as connection:
+            connection.execute(
+                ADD_LATE_ROW, {"ref_id": LATE_REF_ID, "oa_id": OA_IDS[0]}
+            )
+
+    def settings(self, base_url: str) -> dict[str, Any]:
+        """Return the settings that read this warehouse and ask that server."""
+        return {
+            "api_key": "demo-key",
+            "secret_key": "demo-secret",
+            "base_url": base_url,
+            "repoll_after": 1.0,
+            "ref_ids": {
+                "destination": "duckdb",
+                "credentials": str(self.warehouse),
+                "table": "zns_messages",
+                "oa_id_column": "oa_id",
+                "sent_at_column": "sent_at",
+                "carry": ["campaign", "template"],
+            },
+        }
+
+    def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Return the column names and rows of a query on what was loaded."""
+        with duckdb.connect(self.result, read_only=True) as connection:
+            cursor = connection.execute(sql)
+            return [c[0] for c in cursor.description or ()], cursor.fetchall()

@@ -1,0 +1,218 @@
+"""ErrorInfo to code, message and leftovers: a pure reading of odd texts."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from json import JSONDecodeError, JSONDecoder, JSONEncoder
+from math import isfinite
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
+
+INT64: Final = range(-(2**63), 2**63)
+DATE_LENGTH: Final = len("____dd/MM/yyyy HH:mm:ss")
+VIETNAM: Final = "+07:00"
+MAX_WRAPS: Final = 5
+"""JSON strings in JSON strings that are unwrapped."""
+
+MAX_BROKEN: Final = 100
+"""Starts of unreadable JSON after which no more are tried, so that time is bounded."""
+
+_INTEGER: Final = re.compile(r"\s*([+-]?[0-9]{1,19})\s*")
+_ENCODED: Final = re.compile(r"\s*%(?:25)?(?:7B|5B|22)", re.IGNORECASE)
+_DATE: Final = re.compile(r"____(\d\d)/(\d\d)/(\d{4}) (\d\d:\d\d:\d\d)", re.ASCII)
+_OBJECT_START: Final = re.compile(r'\{\s*(?:"|\Z)')
+_ERROR: Final = re.compile(r'"[Ee]rror"\s*:')
+# A number with nothing behind it may have been cut itself.
+_CODE: Final = re.compile(_ERROR.pattern + r'\s*(?:"\s*)?([+-]?[0-9]{1,19})\s*[",}]')
+_MESSAGE: Final = re.compile(r'"[Mm]essage"\s*:\s*("(?:[^"\\]|\\.)*)', re.DOTALL)
+
+
+class ParsedError(NamedTuple):
+    """What an ErrorInfo says; None where it says nothing.
+
+    Attributes:
+        code: Zalo's or eSMS's code, of 64 bits; 0 is success.
+        message: The message; the whole text when it holds no JSON with an error.
+        detail: The text around the JSON; the whole text when its JSON is cut short.
+        data: The member ``data`` as JSON text, or an object of all members but code
+            and message when there are others.
+        at: The time at the text's end, in UTC.
+    """
+
+    code: int | None
+    message: str | None
+    detail: str | None
+    data: str | None
+    at: datetime | None
+
+
+NOTHING: Final = ParsedError(None, None, None, None, None)
+
+
+def parse_error_info(text: str | None) -> ParsedError:
+    r"""Split an ErrorInfo text into code, message and leftovers.
+
+    The API stores a partner's JSON answer with its own exception text, percent
+    encoding, quotes or a time around it. Never raises and never loses text; what
+    UTF-8 can't hold, such as half an emoji, becomes a backslash escape.
+    Source: the GetCallback, callback-url and QueryZnsStatus pages of eSMS's API docs.
+
+    Examples:
+        >>> parse_error_info('{"error":-124,"message":"Bad token"}Object reference')[:3]
+        (-124, 'Bad token', 'Object reference')
+        >>> parse_error_info("1001").code
+        1001
+    """
+    if text is None:
+        return NOTHING
+    # The common form goes the short way: an object and nothing else.
+    plain = text[:1] == "{" and text[-1:] == "}"
+    return (plain and _read_object(text, text)) or _read(text, MAX_WRAPS, None)
+
+
+def _read(text: str, wraps: int, at: datetime | None) -> ParsedError:
+    for _ in range(2):
+        if _ENCODED.match(text):
+            text = unquote(text, errors="surrogateescape")
+    body = text.strip()
+    if at is None and (at := _to_time(body[-DATE_LENGTH:])):
+        body = body[:-DATE_LENGTH].rstrip()
+    if not body:
+        parsed = NOTHING
+    elif (code := _to_code(body)) is not None:
+        parsed = NOTHING._replace(code=code)
+    else:
+        parsed = (
+            _read_object(body, text)
+            or _read_string(body, text, wraps, at)
+            or NOTHING._replace(message=_utf8(body if at else text))
+        )
+    return parsed._replace(at=at) if at else parsed
+
+
+def _to_time(tail: str) -> datetime | None:
+    if not (match := _DATE.fullmatch(tail)):
+        return None
+    day, month, year, clock = match.groups()
+    try:
+        local = datetime.fromisoformat(f"{year}-{month}-{day}T{clock}{VIETNAM}")
+        return local.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _to_code(value: Any) -> int | None:  # noqa: ANN401  any JSON value
+    if isinstance(value, str) and (match := _INTEGER.fullmatch(value)):
+        value = int(match[1])
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value in INT64 else None
+
+
+def _read_object(body: str, text: str) -> ParsedError | None:
+    """Read the first JSON object that has an error; None if all JSON has none."""
+    end = broken = 0
+    try:
+        while broken < MAX_BROKEN and (match := _OBJECT_START.search(body, end)):
+            start = match.start()
+            try:
+                members, end = _decode(body, start)
+            except JSONDecodeError as error:
+                broken += 1
+                # What a broken object holds must not pass for its own code.
+                own = _ERROR.search(body, start, error.pos)
+                end = len(body) if own else start + 1
+            else:
+                if "error" in members or "Error" in members:
+                    return _read_members(members, _join(body[:start], body[end:]))
+    except (ValueError, RecursionError):  # too long a number, too deep a nest
+        broken += 1
+    return _read_cut(body, text) if broken else None
+
+
+def _read_members(members: dict[str, Any], detail: str | None) -> ParsedError:
+    name = "error" if "error" in members else "Error"
+    error = members.pop(name)
+    message = members.pop("message" if "message" in members else "Message", None)
+    code = _to_code(error)
+    if code is None and message is None:
+        message = error
+    elif code is None and error is not None:
+        members[name] = error
+    if message is not None:
+        message = _utf8(message) if isinstance(message, str) else _dump(message)
+    data = None
+    if members:
+        [(name, value), *others] = members.items()
+        if others or name not in {"data", "Data"}:
+            data = _dump(members)
+        elif value is not None:
+            data = _dump(value)
+    return ParsedError(code, message, detail, data, None)
+
+
+def _read_string(
+    body: str, text: str, wraps: int, at: datetime | None
+) -> ParsedError | None:
+    """Read what a JSON string holds; None if there is no string."""
+    if not (wraps and body.startswith('"')):
+        return None
+    try:
+        content, end = _decode(body)
+    except JSONDecodeError:
+        return _read_cut(body, text)
+    inner = _read(content, wraps - 1, at)
+    return inner._replace(detail=_join(inner.detail or "", body[end:]))
+
+
+def _read_cut(body: str, text: str) -> ParsedError:
+    """Read code and message of JSON that breaks off, by pattern."""
+    if body.startswith('"'):
+        body = body.replace('\\"', '"')
+    code, message = _CODE.search(body), _MESSAGE.search(body)
+    return ParsedError(
+        _to_code(code[1]) if code else None,
+        _unescape(message[1]) if message else None,
+        _utf8(text.strip()),
+        None,
+        None,
+    )
+
+
+def _unescape(quoted: str) -> str:
+    try:
+        return _utf8(_decode(quoted + '"')[0])
+    except JSONDecodeError:
+        return _utf8(quoted[1:])
+
+
+def _join(before: str, after: str) -> str | None:
+    before, after = before.strip(), after.strip()
+    if before[-1:] == "[" and after[:1] == "]":  # the list was the object's only
+        before, after = before[:-1].rstrip(), after[1:].lstrip()
+    return _utf8(f"{before} {after}".strip()) or None
+
+
+def _utf8(text: str) -> str:
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _dump(value: Any) -> str:  # noqa: ANN401  any JSON value
+    return _utf8(_encode(value))
+
+
+def _to_float(digits: str) -> float | str:
+    number = float(digits)
+    return number if isfinite(number) else digits  # JSON has no infinity
+
+
+_decode = JSONDecoder(
+    parse_float=_to_float, parse_constant=str, strict=False
+).raw_decode
+# Parsed JSON has no circles; looking for them takes half of the time.
+_encode = JSONEncoder(
+    ensure_ascii=False, check_circular=False, separators=(",", ":")
+).encode

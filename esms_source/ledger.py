@@ -1,0 +1,135 @@
+"""The ledger ``ref_ids``: what it knows, what is due, and how a row moves on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from esms_source.tables import (
+    BIGINT,
+    BOOL,
+    REF_IDS,
+    SETTLED,
+    TEXT,
+    TIMESTAMP,
+    without_load_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from esms_source.config import Settings
+
+WORK: Final = pa.schema(
+    [
+        pa.field("oa_id", TEXT),
+        pa.field("ref_id", TEXT),
+        pa.field("sent_at", TIMESTAMP),
+        pa.field("state", TEXT),
+        pa.field("attempts", BIGINT),
+        pa.field("first_polled_at", TIMESTAMP),
+        pa.field("chosen", BOOL),
+    ]
+)
+"""What planning hands to polling of each RefId; carried columns follow."""
+
+FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
+"""Columns of the ledger that are never carried ones."""
+
+MICROSECONDS: Final = 1_000_000
+
+
+def literal(moment: datetime) -> str:
+    """Return a UTC time as SQL that every destination reads."""
+    return f"CAST('{moment.isoformat(sep=' ')}' AS TIMESTAMP WITH TIME ZONE)"
+
+
+def text_list(values: Sequence[str]) -> str:
+    """Return texts as the inside of an SQL list."""
+    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+
+
+def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
+    """Return the SQL condition under which a row of the ledger is due.
+
+    Due is what isn't settled and whose time has come; what a load left behind
+    that never completed, as its callbacks may be lost; and what would have to
+    wait longer than any wait, as the clock was wrong when it was written.
+
+    Args:
+        as_of: When the run began, in UTC.
+        repoll_max: The longest wait, in seconds.
+        loads: The qualified name of dlt's table of completed loads.
+    """
+    latest = f"{literal(as_of)} + INTERVAL '{int(repoll_max) + 1} seconds'"
+    return (
+        f"(state NOT IN ({text_list(SETTLED)})"
+        f" AND (next_poll_at IS NULL OR next_poll_at <= {literal(as_of)}"
+        f" OR next_poll_at > {latest}))"
+        f" OR load_id NOT IN (SELECT load_id FROM {loads} WHERE status = 0)"
+    )
+
+
+def advance(
+    work: pa.Table,
+    outcome: pa.Array,
+    error: pa.Array,
+    polled_at: pa.Array,
+    at_once: pa.Array,
+    settings: Settings,
+) -> pa.Table:
+    """Return the ledger's rows after an answer, all but ``load_id``.
+
+    A final row stays final whatever comes later.
+
+    Args:
+        work: Rows as planning handed them out.
+        outcome: What the answer makes of each: final, pending, missing, failed.
+        error: Why there was no usable answer, else null.
+        polled_at: When the answer came.
+        at_once: Whether a failed one may be asked again without a wait.
+        settings: The waits.
+    """
+    attempts = pc.add(pc.fill_null(work["attempts"], 0), 1)
+    first_polled_at = pc.coalesce(work["first_polled_at"], polled_at)
+    age = pc.subtract(polled_at, first_polled_at).cast(BIGINT)
+    unanswered = pc.is_in(outcome, pa.array(["pending", "missing"]))
+    given_up = pc.greater_equal(age, int(settings.give_up_after * MICROSECONDS))
+    was_final = pc.fill_null(pc.equal(work["state"], "final"), fill_value=False)
+    state = pc.case_when(
+        pc.make_struct(was_final, pc.and_(unanswered, given_up)),
+        "final",
+        "expired",
+        outcome,
+    )
+    wait = pc.min_element_wise(
+        pc.multiply(
+            settings.repoll_after,
+            pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double")),
+        ),
+        settings.repoll_max,
+    )
+    wait = pc.if_else(at_once, 0.0, wait)
+    microseconds = pc.round(pc.multiply(wait, MICROSECONDS)).cast(BIGINT)
+    next_poll_at = pc.if_else(
+        pc.is_in(state, pa.array(SETTLED)),
+        pa.scalar(None, TIMESTAMP),
+        pc.add(polled_at, microseconds.cast(pa.duration("us"))),
+    )
+    moved_on = {
+        "state": state,
+        "attempts": attempts,
+        "first_polled_at": first_polled_at,
+        "last_polled_at": polled_at,
+        "next_poll_at": next_poll_at,
+        "last_error": error,
+    }
+    carried = [field for field in work.schema if field.name not in WORK.names]
+    schema = pa.schema([*without_load_id(REF_IDS), *carried])
+    columns = [
+        moved_on[name] if name in moved_on else work[name] for name in schema.names
+    ]
+    return pa.table(columns, schema=schema)

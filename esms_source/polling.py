@@ -1,0 +1,421 @@
+"""A work list to full batches to answers: at the rate, in threads, with retries."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import tenacity
+
+from esms_source.exceptions import (
+    ApiError,
+    CredentialsError,
+    EsmsError,
+    OaRefusedError,
+    OutageError,
+    RateLimitedError,
+    RetryableApiError,
+)
+from esms_source.rate_limit import RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from datetime import datetime
+
+    from esms_source.client import Answer, Client
+    from esms_source.clock import Clock
+    from esms_source.config import Settings
+    from esms_source.rate_limit import Slot
+
+GROUP_REQUESTS: Final = 50
+"""Requests that are turned into tables at once."""
+
+BACKOFF_SECONDS: Final = 0.5
+"""Wait before the second attempt of a batch; it doubles from there."""
+
+SPLIT_BACKOFF_SECONDS: Final = 0.1
+"""The same for a part of a batch: waiting didn't help the whole one."""
+
+BACKOFF_MAX_SECONDS: Final = 30.0
+
+SPLIT_UNTIL: Final = 10
+"""So many requests in a row without a usable answer, and splitting ends."""
+
+OUTAGE_AFTER: Final = 60
+"""So many requests in a row without a usable answer, and the run ends."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """RefIds of one OA that go into one request, as planned."""
+
+    oa_id: str
+    rows: pa.Table
+
+    @property
+    def ref_ids(self) -> list[str]:
+        """Return the RefIds, none twice."""
+        ids: list[str] = self.rows["ref_id"].to_pylist()
+        return ids
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Return the batch as two."""
+        middle = len(self.rows) // 2
+        first, second = self.rows.slice(0, middle), self.rows.slice(middle)
+        return Batch(self.oa_id, first), Batch(self.oa_id, second)
+
+
+@dataclass
+class Request:
+    """One batch that was asked, with all its attempts.
+
+    Attributes:
+        batch: What was asked for.
+        started_at: When the first attempt began.
+        polled_at: When the last one ended.
+        attempts: How often the request was sent.
+        waited: Seconds spent waiting for the rate or between attempts.
+        latency: Seconds of the last attempt.
+        answer: The usable answer, if there was one.
+        error: Why there was none.
+        outcome: answered, failed, refused or split.
+        at_once: Whether its RefIds may be asked again without a wait.
+    """
+
+    batch: Batch
+    started_at: datetime
+    polled_at: datetime
+    attempts: int = 0
+    waited: float = 0.0
+    latency: float = 0.0
+    answer: Answer | None = None
+    error: ApiError | None = None
+    outcome: str = "answered"
+    at_once: bool = False
+
+
+class Stop:
+    """Monotonic time whose waits end when the run is told to stop.
+
+    Attributes:
+        reason: Why the run stops, once it does.
+    """
+
+    def __init__(self) -> None:
+        self.reason: EsmsError | None = None
+        self._event = threading.Event()
+
+    def __call__(self, reason: EsmsError) -> None:
+        """Tell the run to stop; the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        """Tell whether the run is to stop."""
+        return self._event.is_set()
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return True as soon as the run is to stop."""
+        return self._event.wait(seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until the run is to stop."""
+        self._event.wait(seconds)
+
+
+@dataclass
+class Progress:
+    """What is under way, for whoever watches the run.
+
+    Attributes:
+        total: RefIds to ask in this run.
+        asked: RefIds whose request has ended.
+        in_flight: Requests under way.
+        sent: Attempts that were sent.
+    """
+
+    total: int = 0
+    asked: int = 0
+    in_flight: int = 0
+    sent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def sending(self) -> None:
+        """Count an attempt that begins."""
+        with self._lock:
+            self.in_flight += 1
+            self.sent += 1
+
+    def ended(self) -> None:
+        """Count an attempt that has ended."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def done(self, ref_ids: int) -> None:
+        """Count RefIds whose request has ended."""
+        with self._lock:
+            self.asked += ref_ids
+
+
+def batches(work: Iterable[pa.Table], size: int) -> Iterator[Batch]:
+    """Fill batches of one OA each across all tables; oldest RefIds first.
+
+    At the end at most one batch of each OA is not full.
+    """
+    rest: dict[str, pa.Table] = {}
+    for table in work:
+        full: list[tuple[int, Batch]] = []
+        for oa_id in pc.unique(table["oa_id"]).to_pylist():
+            places = pc.indices_nonzero(pc.equal(table["oa_id"], oa_id))
+            rows = table.take(places)
+            if oa_id in rest:
+                rows = pa.concat_tables([rest.pop(oa_id), rows])
+            before = len(rows) - len(places)
+            for start in range(0, len(rows) - size + 1, size):
+                first = places[max(start - before, 0)].as_py()
+                full.append((first, Batch(oa_id, rows.slice(start, size))))
+            if len(rows) % size:
+                rest[oa_id] = rows.slice(len(rows) - len(rows) % size)
+        full.sort(key=lambda item: item[0])
+        yield from (batch for _, batch in full)
+    yield from (Batch(oa_id, rows) for oa_id, rows in rest.items())
+
+
+class Poller:
+    """Ask batch after batch, for as long as a run lasts.
+
+    Args:
+        settings: How fast, how often and how many at once.
+        client: What sends a request.
+        clock: The run's clock.
+        stop: Ends the run when it is told to.
+        progress: Told what is under way.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: Client,
+        clock: Clock,
+        stop: Stop,
+        progress: Progress,
+    ) -> None:
+        self.progress = progress
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+        self._stop = stop
+        self._limiter = RateLimiter(settings.requests_per_second, stop)
+        self._refused: dict[str, OaRefusedError] = {}
+        self._lock = threading.Lock()
+        self._exhausted_in_a_row = 0
+
+    def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
+        """Ask all of some work; yield the requests that ended, in groups.
+
+        When the run is told to stop, what is under way still ends.
+        """
+        crew = _Crew(self._settings.max_in_flight)
+        todo = batches(work, self._settings.batch_size)
+        crew.start(lambda: self._work(todo, crew))
+        group: list[Request] = []
+        try:
+            for request in crew.results():
+                group.append(request)
+                if len(group) >= GROUP_REQUESTS:
+                    yield group
+                    group = []
+            if group:
+                yield group
+        finally:
+            crew.dismiss()
+
+    def _work(self, todo: Iterator[Batch], crew: _Crew) -> None:
+        while not crew.dismissed:
+            # Leave first, then the oldest batch: requests go out in order.
+            slot = self._limiter.acquire()
+            if slot is None:
+                return
+            batch = self._next(todo, crew)
+            if batch is None:
+                self._limiter.release(slot)
+                return
+            self._ask_in_parts(batch, slot, crew)
+
+    def _next(self, todo: Iterator[Batch], crew: _Crew) -> Batch | None:
+        with self._lock:
+            for batch in todo:
+                if batch.oa_id not in self._refused:
+                    return batch
+                now = self._clock.now()
+                request = Request(batch, now, now, error=self._refused[batch.oa_id])
+                self._end(request, "refused", crew)
+        return None
+
+    def _ask_in_parts(self, batch: Batch, slot: Slot | None, crew: _Crew) -> None:
+        """Ask a batch, and when it stays without answer each half of it."""
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            request = self._ask(part, slot, whole=part is batch)
+            slot = None
+            if request.outcome == "split":
+                parts.extend(reversed(part.halves()))
+            self._end(request, request.outcome, crew)
+
+    def _end(self, request: Request, outcome: str, crew: _Crew) -> None:
+        request.outcome = outcome
+        if outcome != "split":
+            self.progress.done(len(request.batch.rows))
+        crew.put(request)
+
+    def _ask(self, batch: Batch, slot: Slot | None, *, whole: bool) -> Request:
+        """Send one request until it has a usable answer or no attempt is left."""
+        now = self._clock.now()
+        request = Request(batch, now, now)
+        began, spent = time.monotonic(), 0.0
+        try:
+            for attempt in self._retrying(whole=whole):
+                with attempt:
+                    slot = slot or self._limiter.acquire()
+                    if slot is None:
+                        break
+                    try:
+                        request.answer = self._attempt(request, slot)
+                    finally:
+                        slot = None
+                        spent += request.latency
+        except ApiError as exc:
+            request.error = exc
+        if request.answer is None and request.error is None:
+            request.error = ApiError("the run was stopped before an answer came")
+        request.polled_at = self._clock.now()
+        request.waited = max(time.monotonic() - began - spent, 0.0)
+        request.outcome = self._judge(request)
+        return request
+
+    def _retrying(self, *, whole: bool) -> tenacity.Retrying:
+        backoff = tenacity.wait_exponential_jitter(
+            BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS,
+            max=BACKOFF_MAX_SECONDS,
+            jitter=BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS,
+        )
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome.exception() if state.outcome else None
+            # After a refusal the limiter is silent for everybody.
+            return 0.0 if isinstance(error, RateLimitedError) else backoff(state)
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(RetryableApiError),
+            wait=wait,
+            stop=lambda state: (
+                bool(self._stop) or state.attempt_number >= self._settings.max_attempts
+            ),
+            sleep=self._stop.sleep,
+            reraise=True,
+        )
+
+    def _attempt(self, request: Request, slot: Slot) -> Answer:
+        request.attempts += 1
+        began = time.monotonic()
+        self.progress.sending()
+        try:
+            answer = self._client.ask(
+                request.batch.oa_id,
+                request.batch.ref_ids,
+                lambda: self._limiter.sent(slot),
+            )
+        except RateLimitedError as exc:
+            self._limiter.sent(slot)
+            self._limiter.refused(slot, exc.retry_after)
+            raise
+        finally:
+            self._limiter.sent(slot)
+            self.progress.ended()
+            request.latency = time.monotonic() - began
+        self._limiter.accepted()
+        return answer
+
+    def _judge(self, request: Request) -> str:
+        """Say how a request ended, and what follows for the run."""
+        error = request.error
+        if error is None:
+            self._exhausted_in_a_row = 0
+            return "answered"
+        if isinstance(error, OaRefusedError):
+            self._refused[request.batch.oa_id] = error
+            return "refused"
+        if isinstance(error, CredentialsError):
+            request.at_once = True
+            self._stop(error)
+            return "refused"
+        if self._stop:
+            request.at_once = True
+            return "failed"
+        self._exhausted_in_a_row += 1
+        if self._exhausted_in_a_row >= OUTAGE_AFTER:
+            text = f"the API gave no usable answer to {OUTAGE_AFTER} requests in a row"
+            self._stop(OutageError(f"{text}, at last: {error}; run again later"))
+        alone = len(request.batch.rows) == 1 or isinstance(error, RateLimitedError)
+        return "failed" if alone or self._exhausted_in_a_row > SPLIT_UNTIL else "split"
+
+
+class _Crew:
+    """Threads that work until there is nothing left, and what they bring back."""
+
+    def __init__(self, size: int) -> None:
+        self.dismissed = False
+        self._size = size
+        self._queue: queue.Queue[Request | BaseException | None] = queue.Queue(
+            4 * GROUP_REQUESTS
+        )
+        self._threads: list[threading.Thread] = []
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Let all threads work."""
+
+        def run() -> None:
+            try:
+                work()
+            except BaseException as exc:  # noqa: BLE001  raised again in results()
+                self._queue.put(exc)
+            finally:
+                self._queue.put(None)
+
+        for number in range(self._size):
+            thread = threading.Thread(target=run, name=f"esms-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def put(self, request: Request) -> None:
+        """Bring back a request that ended."""
+        self._queue.put(request)
+
+    def results(self) -> Iterator[Request]:
+        """Yield what is brought back until all threads have ended."""
+        while self._threads:
+            item = self._queue.get()
+            if item is None:
+                self._threads.pop()
+            elif isinstance(item, BaseException):
+                raise item
+            else:
+                yield item
+
+    def dismiss(self) -> None:
+        """Let threads end after what they are at, and forget what they bring."""
+        self.dismissed = True
+        while self._threads:
+            if self._queue.get() is None:
+                self._threads.pop()

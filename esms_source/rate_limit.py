@@ -1,0 +1,171 @@
+"""When the next request may leave: a window over the moments really sent."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+MARGIN: Final = 0.025
+"""Part of a second by which the window is longer than the API's second.
+
+It absorbs how unevenly requests travel: what leaves 1.025 s apart still
+arrives at least a second apart when travel time varies by less than 25 ms.
+"""
+
+SPACING: Final = 0.95
+"""Least distance of two requests, as part of an even spread.
+
+Even spacing keeps the server's work even; below 1 a late request is caught up.
+"""
+
+SLOW_DOWN: Final = 0.7
+"""Factor on the pace after a refusal, from section 6.3 of the contract."""
+
+LEAST_WAIT: Final = 1.0
+"""Seconds of silence after a refusal, at least."""
+
+MOST_WAIT: Final = 300.0
+"""Seconds of silence after a refusal, at most, whatever Retry-After says."""
+
+HOLD: Final = 0.95
+"""Where the fast climb ends, as part of the pace that was refused."""
+
+HOLD_AGAIN: Final = 0.8
+"""The same after a refusal that follows the last one soon: aim lower."""
+
+SETTLE_SECONDS: Final = 10.0
+"""Refusals closer than this say that the pace is still far too high."""
+
+CALM_SECONDS: Final = 30.0
+"""So long without a refusal, and the API may have room again: climb fast."""
+
+CLIMB_FAST: Final = 1.02
+CLIMB_SLOW: Final = 1.0002
+"""Factors on the pace for each request that was accepted."""
+
+UNSENT_POLL_SECONDS: Final = 0.002
+"""How soon to look again while all requests of the window are still leaving."""
+
+
+class Clock(Protocol):
+    """Monotonic seconds and an interruptible wait."""
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return True as soon as the run is to stop."""
+
+
+@dataclass
+class Slot:
+    """Leave to send one request.
+
+    Attributes:
+        granted_at: When leave was given, in monotonic seconds.
+        sent_at: When the request had left, or None while it hasn't.
+        previous: When leave was given before.
+    """
+
+    granted_at: float
+    sent_at: float | None = None
+    previous: float = float("-inf")
+
+
+class RateLimiter:
+    """Give leave for at most ``rate`` requests in any second, at the server.
+
+    A slot counts from the moment its request has really left until a bit more
+    than a second later, so that slow threads and handshakes can't bunch
+    requests together. After a refusal the pace falls and climbs back.
+
+    Args:
+        rate: Requests a second, at least 1.
+        clock: Monotonic time, and the wait that a stop interrupts.
+    """
+
+    def __init__(self, rate: float, clock: Clock) -> None:
+        self.rate = rate
+        self.pace = rate
+        self._clock = clock
+        self._turn = threading.Lock()
+        self._state = threading.Lock()
+        self._slots: deque[Slot] = deque()
+        self._last_granted_at = float("-inf")
+        self._quiet_until = float("-inf")
+        self._slowed_at = float("-inf")
+        self._hold = rate
+
+    def acquire(self) -> Slot | None:
+        """Wait for leave to send; None when the run is to stop."""
+        # One thread waits for time, the others for their turn: no herd wakes.
+        with self._turn:
+            while True:
+                with self._state:
+                    now = self._clock.monotonic()
+                    wait = self._wait_from(now)
+                    if wait <= 0:
+                        return self._grant(now)
+                if self._clock.wait(wait):
+                    return None
+
+    def sent(self, slot: Slot) -> None:
+        """Note that the request of a slot has left; the first note counts."""
+        with self._state:
+            if slot.sent_at is None:
+                slot.sent_at = self._clock.monotonic()
+
+    def release(self, slot: Slot) -> None:
+        """Give back a slot that wasn't used."""
+        with self._state:
+            self._slots.remove(slot)
+            if self._last_granted_at == slot.granted_at:
+                self._last_granted_at = slot.previous
+
+    def refused(self, slot: Slot, retry_after: float) -> None:
+        """Fall silent, then go on slower: the API refused the slot's request.
+
+        Refusals of requests granted before the pace last fell don't slow it again.
+        """
+        with self._state:
+            now = self._clock.monotonic()
+            wait = min(max(retry_after, LEAST_WAIT), MOST_WAIT)
+            self._quiet_until = max(self._quiet_until, now + wait)
+            if slot.granted_at > self._slowed_at:
+                again = now - self._slowed_at < SETTLE_SECONDS
+                self._hold = self.pace * (HOLD_AGAIN if again else HOLD)
+                self.pace = max(self.pace * SLOW_DOWN, 1.0)
+                self._slowed_at = now
+
+    def accepted(self) -> None:
+        """Climb back: fast to just below where it was refused, then slowly."""
+        with self._state:
+            calm = self._clock.monotonic() - self._slowed_at > CALM_SECONDS
+            climb = CLIMB_FAST if self.pace < self._hold or calm else CLIMB_SLOW
+            self.pace = min(self.rate, self.pace * climb)
+
+    def _grant(self, now: float) -> Slot:
+        slot = Slot(now, previous=self._last_granted_at)
+        self._slots.append(slot)
+        self._last_granted_at = now
+        return slot
+
+    def _wait_from(self, now: float) -> float:
+        """Return the seconds until the next request may leave."""
+        spacing = (SPACING if self.pace >= self.rate else 1.0) / self.pace
+        ready_at = max(self._quiet_until, self._last_granted_at + spacing)
+        window = 1 + MARGIN
+        while self._slots and (self._slots[0].sent_at or now) + window <= now:
+            self._slots.popleft()
+        if len(self._slots) >= int(self.rate):
+            ready_at = max(ready_at, self._window_opens_at(now, window))
+        return ready_at - now
+
+    def _window_opens_at(self, now: float, window: float) -> float:
+        ends = [slot.sent_at + window for slot in self._slots if slot.sent_at]
+        over = len(self._slots) - int(self.rate)
+        if len(ends) <= over:
+            return now + UNSENT_POLL_SECONDS
+        return sorted(ends)[over]

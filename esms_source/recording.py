@@ -1,0 +1,169 @@
+"""Requests that ended to rows of the four tables that polling fills."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from esms_source.ledger import advance
+from esms_source.rows import RawAnswer, RowReader
+from esms_source.tables import (
+    API_REQUESTS,
+    CALLBACKS,
+    REF_IDS,
+    REJECTED_ROWS,
+    TEXT,
+    TIMESTAMP,
+    without_load_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esms_source.config import Settings
+    from esms_source.polling import Request
+    from esms_source.tally import Tally
+
+Polled = dict[str, pa.Table]
+"""Rows by table name; what one group of requests brings."""
+
+
+class Recorder:
+    """Turn the requests of one load into rows.
+
+    Args:
+        settings: How rows are read, and how long to wait.
+        load_id: dlt's load package that the rows go into.
+        tally: Counts what is recorded.
+    """
+
+    def __init__(self, settings: Settings, load_id: str, tally: Tally) -> None:
+        self._settings = settings
+        self._reader = RowReader(settings)
+        self._load_id = load_id
+        self._tally = tally
+        self._requests = 0
+
+    def record(self, requests: Sequence[Request]) -> Polled:
+        """Return the rows of a group of requests, by table."""
+        with self._tally.timed("build"):
+            first_no = self._requests + 1
+            self._requests += len(requests)
+            numbered = list(enumerate(requests, first_no))
+            answered = [(no, r) for no, r in numbered if r.answer is not None]
+            read = self._reader.read([_raw(no, request) for no, request in answered])
+            is_final = dict(zip((no for no, _ in answered), read.is_final, strict=True))
+            rejected = dict(
+                zip((no for no, _ in answered), read.rejected_by_request, strict=True)
+            )
+            rows = [
+                _request_row(no, request, is_final.get(no), rejected.get(no, 0))
+                for no, request in numbered
+            ]
+            for row, request in zip(rows, requests, strict=True):
+                self._count(row, request)
+            polled = {
+                REF_IDS.name: self._ledger_rows(numbered, is_final),
+                CALLBACKS.name: read.callbacks,
+                API_REQUESTS.name: _request_table(rows),
+                REJECTED_ROWS.name: read.rejected,
+            }
+            return {name: self._stamp(table) for name, table in polled.items()}
+
+    def _ledger_rows(
+        self,
+        numbered: list[tuple[int, Request]],
+        is_final: dict[int, dict[str, bool]],
+    ) -> pa.Table:
+        """Return the ledger rows of all requests but the split ones."""
+        ended = [(no, r) for no, r in numbered if r.outcome != "split"]
+        if not ended:
+            return without_load_id(REF_IDS).empty_table()
+        outcome: list[str] = []
+        error: list[str | None] = []
+        polled_at, at_once = [], []
+        for no, request in ended:
+            count = len(request.batch.rows)
+            states = is_final.get(no)
+            if states is None:
+                outcome += ["failed"] * count
+            else:
+                names = {None: "missing", True: "final", False: "pending"}
+                outcome += [names[states.get(r)] for r in request.batch.ref_ids]
+            error += [str(request.error) if request.error else None] * count
+            polled_at += [request.polled_at] * count
+            at_once += [request.at_once] * count
+        return advance(
+            pa.concat_tables([r.batch.rows for _, r in ended]),
+            pa.array(outcome, TEXT),
+            pa.array(error, TEXT),
+            pa.array(polled_at, TIMESTAMP),
+            pa.array(at_once),
+            self._settings,
+        )
+
+    def _count(self, row: dict[str, Any], request: Request) -> None:
+        tally = self._tally
+        tally.requests += 1
+        tally.attempts += row["attempts"]
+        if request.answer is not None:
+            tally.spend("decode", request.answer.decoding)
+        if request.outcome != "split":
+            for name in ("asked", "answered", "missing", "failed", "rows", "rejected"):
+                setattr(tally, name, getattr(tally, name) + row[name])
+            if request.error is not None:
+                tally.problems[str(request.error)] += row["failed"]
+
+    def _stamp(self, table: pa.Table) -> pa.Table:
+        load_ids = pa.repeat(pa.scalar(self._load_id, TEXT), len(table))
+        field = pa.field("load_id", TEXT, nullable=False)
+        return table.append_column(field, load_ids)
+
+
+def _raw(request_no: int, request: Request) -> RawAnswer:
+    answer, batch = request.answer, request.batch
+    states = batch.rows["state"].to_pylist()
+    ref_ids = batch.ref_ids
+    kept = [r for r, state in zip(ref_ids, states, strict=True) if state == "final"]
+    return RawAnswer(
+        request_no,
+        batch.oa_id,
+        ref_ids,
+        frozenset(kept),
+        answer.rows if answer else (),
+        request.polled_at,
+    )
+
+
+def _request_row(
+    request_no: int,
+    request: Request,
+    is_final: dict[str, bool] | None,
+    rejected: int,
+) -> dict[str, Any]:
+    answer, error = request.answer, request.error
+    asked = len(request.batch.rows)
+    answered = len(is_final) if is_final is not None else 0
+    return {
+        "request_no": request_no,
+        "oa_id": request.batch.oa_id,
+        "started_at": request.started_at,
+        "asked": asked,
+        "answered": answered,
+        "missing": asked - answered if answer else 0,
+        "failed": 0 if answer else asked,
+        "rows": len(answer.rows) if answer else 0,
+        "rejected": rejected,
+        "attempts": request.attempts,
+        "waited_ms": round(request.waited * 1_000),
+        "latency_ms": round(request.latency * 1_000),
+        "http_status": answer.http_status if answer else error and error.http_status,
+        "api_code": answer.code if answer else error and error.code,
+        "api_message": answer.message if answer else str(error),
+        "outcome": request.outcome,
+    }
+
+
+def _request_table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=without_load_id(API_REQUESTS))

@@ -1,0 +1,155 @@
+"""A run: pending loads first, then slice after slice, each one durable."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dlt.common.schema import Schema
+from dlt.extract import DltSource
+
+from esms_source.asking import Asking
+from esms_source.config import resolve_call
+from esms_source.database import wait_for_lock
+from esms_source.destination import (
+    alone,
+    check_destination,
+    load,
+    load_pending,
+    reporting_errors,
+)
+from esms_source.planning import Choice, Plan, make_plan
+from esms_source.polling import Progress, Stop
+from esms_source.source import polled_tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
+
+    import dlt
+    import pyarrow as pa
+
+    from esms_source.config import Settings
+    from esms_source.tally import Tally
+    from esms_source.warehouse import RefIds, Skipped
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        tally: RefIds, rows and requests, and seconds per stage.
+        planned: RefIds that were to be asked.
+        skipped: Rows of the warehouse that can't be asked.
+        loads: dlt's load packages, in order.
+    """
+
+    tally: Tally
+    planned: int
+    skipped: Skipped
+    loads: tuple[str, ...]
+
+    @property
+    def left(self) -> int:
+        """Return how many RefIds were planned and not reached."""
+        return self.planned - self.tally.asked
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all numbers by name."""
+        return {
+            "planned": self.planned,
+            "left": self.left,
+            **self.tally.to_dict(),
+            "skipped": dataclasses.asdict(self.skipped),
+            "loads": list(self.loads),
+        }
+
+
+def sync(
+    pipeline: dlt.Pipeline,
+    *,
+    ref_ids: RefIds | None = None,
+    oa_ids: Sequence[str] = (),
+    repoll: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+    max_ref_ids: int | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    **settings: Any,  # noqa: ANN401  every setting, by name
+) -> Report:
+    """Load what an earlier run left pending, then all that is due, in slices.
+
+    Each RefId is asked at most once. A crash costs at most one slice.
+
+    Args:
+        pipeline: Where to load to.
+        ref_ids: Only these RefIds: dicts, texts, Arrow tables or a resource; or
+            a mapping, which overrides ``[sources.esms.ref_ids]``.
+        oa_ids: Only these OAs.
+        repoll: Ask RefIds of the ledger in these states again, and no others.
+        since: With ``repoll``: sent from then on.
+        until: With ``repoll``: sent before then.
+        max_ref_ids: At most so many; what isn't reached stays due.
+        progress: Told what is under way.
+        stop: Ends the run in order when it is told to.
+        **settings: Any setting of ``[sources.esms]``, by name.
+
+    Returns:
+        The report; RefIds may have failed in it.
+
+    Raises:
+        ConfigError: A setting is missing or makes no sense.
+        RefIdTableError: The warehouse table can't be read.
+        DestinationError: The destination refused, or isn't there.
+        PipelineBusyError: Another run of this pipeline is under way here.
+        FatalApiError: The API refused the key, or is out; what was answered is
+            loaded, and the error's ``report`` tells what that was.
+    """
+    resolved, rows = resolve_call(ref_ids, settings)
+    resolved.require_credentials()
+    choice = Choice(tuple(oa_ids), rows, tuple(repoll), since, until, max_ref_ids)
+    progress = progress or Progress()
+    with (
+        alone(pipeline),
+        reporting_errors(),
+        Asking(resolved, progress, stop) as asking,
+    ):
+        check_destination(pipeline)
+        wait_for_lock(pipeline.sync_destination)()
+        with asking.tally.timed("load"):
+            load_pending(pipeline)
+        with asking.tally.timed("plan"):
+            plan = make_plan(pipeline, resolved, choice, asking.clock.started_at)
+        progress.total = plan.total
+        try:
+            loads = tuple(_load_slices(pipeline, plan, asking, resolved))
+        finally:
+            plan.close()
+        report = Report(asking.tally, plan.total, plan.skipped, loads)
+        if asking.stop.reason:
+            asking.stop.reason.report = report
+            raise asking.stop.reason
+        return report
+
+
+def _load_slices(
+    pipeline: dlt.Pipeline, plan: Plan, asking: Asking, settings: Settings
+) -> Iterator[str]:
+    for work in plan.slices(settings.slice_ref_ids):
+        source = _slice_source(asking, work)
+        with asking.tally.timed("ask"):
+            info = pipeline.extract(source)
+        with asking.tally.timed("load"):
+            pipeline.normalize()
+            load(pipeline)
+        yield from info.loads_ids
+        if asking.stop:
+            return
+
+
+def _slice_source(asking: Asking, work: pa.Table) -> DltSource:
+    tables = polled_tables(lambda load_id: asking.ask([work], load_id))
+    return DltSource(Schema("esms"), "esms", tables)

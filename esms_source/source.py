@@ -1,0 +1,135 @@
+"""The dlt source: wiring of resources, and nothing else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import dlt
+from dlt.extract import DltResource
+
+from esms_source.asking import Asking
+from esms_source.config import resolve_call
+from esms_source.planning import Choice, make_plan
+from esms_source.recording import Polled
+from esms_source.tables import POLLED, Table
+from esms_source.warehouse import RefIds
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TWriteDispositionConfig
+
+
+class _JsonTravelsAsText(logging.Filter):
+    """Drop dlt's warning, for every page, that a JSON column is text in Arrow.
+
+    Arrow has no JSON type that dlt knows; dlt itself loads such columns as text.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "several column hints were different" not in record.getMessage()
+
+
+logging.getLogger("dlt").addFilter(_JsonTravelsAsText())
+
+
+@dlt.source(name="esms", section="esms")
+def esms_source(
+    ref_ids: RefIds | None = None,
+    *,
+    oa_ids: Sequence[str] = (),
+    repoll: Sequence[str] = (),
+    since: datetime | None = None,
+    until: datetime | None = None,
+    max_ref_ids: int | None = None,
+    **settings: Any,  # noqa: ANN401  every setting, by name
+) -> Sequence[DltResource]:
+    """Ask eSMS for everything that is due, as one load.
+
+    Loads the tables ``ref_ids``, ``callbacks``, ``api_requests`` and
+    ``rejected_rows``. For large amounts prefer ``sync``, which loads slice by
+    slice, so that a crash costs little.
+
+    Args:
+        ref_ids: Dicts, Arrow tables or a dlt resource with the columns
+            ``ref_id``, ``oa_id`` and ``sent_at``, in place of the warehouse
+            table; or a mapping, which overrides ``[sources.esms.ref_ids]``.
+        oa_ids: Only these OAs.
+        repoll: Ask RefIds of the ledger in these states again, and no others.
+        since: With ``repoll``: sent from then on.
+        until: With ``repoll``: sent before then.
+        max_ref_ids: At most so many; what isn't reached stays due.
+        **settings: Any setting of ``[sources.esms]``, by name.
+
+    Raises:
+        ConfigError: A setting is missing or makes no sense.
+
+    Examples:
+        >>> import dlt
+        >>> pipeline = dlt.pipeline("esms", destination="duckdb", dataset_name="zalo")
+        >>> pipeline.run(esms_source())  # doctest: +SKIP
+    """
+    resolved, rows = resolve_call(ref_ids, settings)
+    choice = Choice(
+        oa_ids=tuple(oa_ids),
+        repoll=tuple(repoll),
+        since=since,
+        until=until,
+        max_ref_ids=max_ref_ids,
+    )
+    resolved.require_credentials()
+
+    def ask(load_id: str) -> Iterator[Polled]:
+        with Asking(resolved) as asking:
+            started_at = asking.clock.started_at
+            pipeline = dlt.current.pipeline()
+            plan = make_plan(pipeline, resolved, choice, started_at, rows)
+            try:
+                yield from asking.ask(plan.slices(resolved.slice_ref_ids), load_id)
+            finally:
+                plan.close()
+            # What was answered is worth more than the error: the next run meets it.
+            if asking.stop.reason and not asking.tally.answered + asking.tally.missing:
+                raise asking.stop.reason
+
+    return polled_tables(ask)
+
+
+def polled_tables(ask: Callable[[str], Iterator[Polled]]) -> list[DltResource]:
+    """Return one resource per table, all fed by the same requests.
+
+    Args:
+        ask: Takes the id of the load package, yields rows by table.
+    """
+
+    @dlt.resource(name="polled", selected=False)
+    def polled() -> Iterator[Polled]:
+        yield from ask(dlt.current.load_package_state()["load_id"])
+
+    return [_table_resource(polled, table) for table in POLLED]
+
+
+def _table_resource(polled: DltResource, table: Table) -> DltResource:
+    @dlt.transformer(
+        data_from=polled,
+        name=table.name,
+        columns=table.to_dlt(),
+        primary_key=table.key,
+        merge_key=table.replace_by,
+        write_disposition="merge",
+    )
+    def rows(polled: Polled) -> Iterator[Any]:
+        # Only now the destination is known, and with it how it can merge.
+        hints = dlt.mark.make_hints(write_disposition=_disposition(table))
+        yield dlt.mark.with_hints(polled[table.name], hints)
+
+    return rows()
+
+
+def _disposition(table: Table) -> TWriteDispositionConfig:
+    """Merge row by row where the destination can, else delete and insert."""
+    strategies = dlt.current.pipeline().destination.capabilities()
+    supported = strategies.supported_merge_strategies or ()
+    upsert = table.key and "upsert" in supported
+    return {"disposition": "merge", "strategy": "upsert" if upsert else "delete-insert"}

@@ -1,0 +1,186 @@
+"""Every loaded table once: its columns, their types and meaning, and its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TColumnSchema, TTableSchemaColumns
+
+TIMESTAMP: Final = pa.timestamp("us", tz="UTC")
+TEXT: Final = pa.string()
+BIGINT: Final = pa.int64()
+DECIMAL: Final = pa.decimal128(18, 4)
+BOOL: Final = pa.bool_()
+
+JSON: Final = "json"
+_ARROW_TO_DLT: Final[dict[pa.DataType, TColumnSchema]] = {
+    TIMESTAMP: {"data_type": "timestamp", "timezone": True, "precision": 6},
+    TEXT: {"data_type": "text"},
+    BIGINT: {"data_type": "bigint"},
+    DECIMAL: {"data_type": "decimal", "precision": 18, "scale": 4},
+    BOOL: {"data_type": "bool"},
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its Arrow type, its meaning, and whether it may be null."""
+
+    name: str
+    type: pa.DataType
+    description: str
+    nullable: bool = True
+    json: bool = False
+
+    def to_dlt(self) -> TColumnSchema:
+        """Return the column as a dlt hint."""
+        hint: TColumnSchema = {**_ARROW_TO_DLT[self.type]}
+        if self.json:
+            hint = {"data_type": JSON}
+        hint["name"] = self.name
+        hint["nullable"] = self.nullable
+        hint["description"] = self.description
+        return hint
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: what it holds, its columns, and how a later load meets it.
+
+    A table with a ``replace_by`` has its rows replaced as a whole where those
+    columns agree; any other is merged row by row on its ``key``.
+    """
+
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...] = ()
+    replace_by: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema in which rows travel."""
+        return pa.schema([pa.field(c.name, c.type, c.nullable) for c in self.columns])
+
+    def to_dlt(self) -> TTableSchemaColumns:
+        """Return the columns as dlt hints."""
+        return {column.name: column.to_dlt() for column in self.columns}
+
+
+def _required(name: str, kind: pa.DataType, description: str) -> Column:
+    return Column(name, kind, description, nullable=False)
+
+
+def without_load_id(table: Table) -> pa.Schema:
+    """Return a table's schema as it is before a load stamps its rows."""
+    return table.schema.remove(table.schema.get_field_index("load_id"))
+
+
+_LOAD_ID = _required("load_id", TEXT, "dlt's load package; see _dlt_loads")
+
+State = Literal["final", "pending", "missing", "failed", "expired"]
+STATES: Final[tuple[State, ...]] = (
+    "final",
+    "pending",
+    "missing",
+    "failed",
+    "expired",
+)
+SETTLED: Final[tuple[State, ...]] = ("final", "expired")
+
+REF_IDS: Final = Table(
+    "ref_ids",
+    "The ledger: one row per RefId, with what is known and when to ask again.",
+    (
+        _required("oa_id", TEXT, "Official Account that sent the message"),
+        _required("ref_id", TEXT, "eSMS's id of the message, as the warehouse has it"),
+        Column("sent_at", TIMESTAMP, "When it was sent, by the warehouse"),
+        _required("state", TEXT, f"One of {', '.join(STATES)}"),
+        _required("attempts", BIGINT, "How many times it was asked"),
+        _required("first_polled_at", TIMESTAMP, "When it was first asked"),
+        _required("last_polled_at", TIMESTAMP, "When it was last asked"),
+        Column("next_poll_at", TIMESTAMP, "When to ask again; null when settled"),
+        Column("last_error", TEXT, "Why the last request had no usable answer"),
+        Column("chosen", BOOL, "Came by choice, not by reading the table in order"),
+        _LOAD_ID,
+    ),
+    key=("oa_id", "ref_id"),
+)
+
+CALLBACKS: Final = Table(
+    "callbacks",
+    "What the API answered: one row per callback of a RefId.",
+    (
+        _required("oa_id", TEXT, "Official Account that was asked for"),
+        _required("ref_id", TEXT, "RefId in the warehouse's spelling"),
+        _required("delivery", TEXT, "delivered, failed, partial or pending"),
+        Column("phone_number", TEXT, "Receiver: phone, Zalo user id or hash"),
+        Column("send_status", BIGINT, "How far sending got; see send_statuses"),
+        Column("send_success", BIGINT, "Receivers that were reached"),
+        Column("send_failed", BIGINT, "Receivers that were not reached"),
+        Column("total_price", DECIMAL, "Price in VND"),
+        Column("total_receiver", BIGINT, "Receivers"),
+        Column("total_sent", BIGINT, "Messages sent; the API isn't reliable here"),
+        Column("request_id", TEXT, "Sender's own id of the request"),
+        Column("type_id", BIGINT, "Message type; see message_types"),
+        Column("telco_id", BIGINT, "Receiver's telco; see telcos"),
+        Column("callback_url", TEXT, "Where the push callback goes, without query"),
+        Column("partner_ids", TEXT, "Zalo's id of the message"),
+        Column("zns_temp_id", TEXT, "ZNS template"),
+        Column("error_info", TEXT, "ErrorInfo as it came"),
+        Column("error_code", BIGINT, "Code in ErrorInfo; see error_codes"),
+        Column("error_message", TEXT, "Message in ErrorInfo"),
+        Column("error_detail", TEXT, "Text around the JSON of ErrorInfo"),
+        Column("error_data", TEXT, "Further data in ErrorInfo", json=True),
+        Column("error_at", TIMESTAMP, "Time at the end of ErrorInfo"),
+        Column("extra", TEXT, "What had no column, by the API's names", json=True),
+        _required("polled_at", TIMESTAMP, "When the answer came"),
+        _LOAD_ID,
+    ),
+    replace_by=("oa_id", "ref_id"),
+)
+
+API_REQUESTS: Final = Table(
+    "api_requests",
+    "One row per request: asked = answered + missing + failed.",
+    (
+        _required("request_no", BIGINT, "Number of the request in its load"),
+        _required("oa_id", TEXT, "Official Account that was asked for"),
+        _required("started_at", TIMESTAMP, "When the first attempt was sent"),
+        _required("asked", BIGINT, "RefIds in the request"),
+        _required("answered", BIGINT, "RefIds with at least one row"),
+        _required("missing", BIGINT, "RefIds without a row"),
+        _required("failed", BIGINT, "RefIds without a usable answer"),
+        _required("rows", BIGINT, "Rows in the answer"),
+        _required("rejected", BIGINT, "Rows that couldn't be placed"),
+        _required("attempts", BIGINT, "How often it was sent"),
+        _required("waited_ms", BIGINT, "Time spent waiting for the rate or a retry"),
+        _required("latency_ms", BIGINT, "Time of the last attempt"),
+        Column("http_status", BIGINT, "HTTP status of the last answer"),
+        Column("api_code", BIGINT, "The API's code in the last answer"),
+        Column("api_message", TEXT, "The API's message, or what went wrong"),
+        _required("outcome", TEXT, "answered, failed, refused or split"),
+        _LOAD_ID,
+    ),
+    key=("load_id", "request_no"),
+)
+
+REJECTED_ROWS: Final = Table(
+    "rejected_rows",
+    "Rows of an answer that couldn't be placed.",
+    (
+        _required("request_no", BIGINT, "Request that they came with"),
+        _required("reason", TEXT, "Why they couldn't be placed"),
+        Column("row", TEXT, "The row as it came", nullable=False, json=True),
+        _required("polled_at", TIMESTAMP, "When the answer came"),
+        _LOAD_ID,
+    ),
+    replace_by=("load_id", "request_no"),
+)
+
+POLLED: Final = (REF_IDS, CALLBACKS, API_REQUESTS, REJECTED_ROWS)
+"""The tables that one slice of polling fills."""

@@ -1,0 +1,368 @@
+"""RefIds out of the user's table, or out of an iterable in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+from dlt.common.configuration import resolve_configuration
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination.exceptions import DestinationException
+from dlt.common.destination.reference import DestinationReference
+from dlt.common.normalizers.naming.snake_case import NamingConvention
+from dlt.common.schema import Schema
+
+from esms_source.config import SECTIONS
+from esms_source.database import (
+    COPY_ROWS,
+    Database,
+    ReadError,
+    duckdb_file,
+    is_locked,
+)
+from esms_source.exceptions import ConfigError, RefIdTableError
+from esms_source.ledger import FIXED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.config import RefIdTable, Settings
+    from esms_source.database import Scratch
+
+BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\u3000\ufeff"
+DAY_FIRST: Final = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y")
+"""How dates are written in Vietnam, tried where ISO 8601 doesn't fit."""
+
+FRACTIONAL: Final = ("FLOAT", "DOUBLE", "DECIMAL")
+CARRIED_AS_THEY_ARE: Final = (
+    "VARCHAR",
+    "BOOLEAN",
+    "TINYINT",
+    "SMALLINT",
+    "INTEGER",
+    "BIGINT",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+    "DATE",
+)
+
+RefIds = Iterable[Any]
+"""Dicts, texts, Arrow tables or a dlt resource of them, instead of a table."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The warehouse's own names of the columns that are read."""
+
+    ref_id: str
+    oa_id: str | None
+    sent_at: str | None
+    carried: Mapping[str, str]
+
+    @property
+    def all(self) -> list[str]:
+        """Return every column once."""
+        names = (self.ref_id, self.oa_id, self.sent_at, *self.carried.values())
+        return list(dict.fromkeys(name for name in names if name))
+
+
+@dataclass(frozen=True)
+class Offer:
+    """Rows with RefIds, ready to be selected from in the scratch database.
+
+    Attributes:
+        relation: What stands behind FROM.
+        columns: Which columns to take.
+        types: Their types in DuckDB, by name.
+    """
+
+    relation: str
+    columns: Columns
+    types: Mapping[str, str]
+
+    def select(self, default_oa_id: str | None, windows: str | None = None) -> str:
+        """Return SQL that selects oa_id, ref_id, sent_at and what is carried.
+
+        Args:
+            default_oa_id: For rows that name no OA.
+            windows: A relation (oa_id, since); rows sent before their OA's
+                ``since`` are left out.
+        """
+        columns = self.columns
+        oa_id = self._oa_id(default_oa_id)
+        sent_at = self._moment(columns.sent_at) if columns.sent_at else None
+        carried = [
+            f"{self._carried(name)} AS {_quote(alias)}"
+            for alias, name in columns.carried.items()
+        ]
+        selected = [
+            f"{oa_id} AS oa_id",
+            f"{self._text(columns.ref_id)} AS ref_id",
+            f"{sent_at or 'NULL::TIMESTAMPTZ'} AS sent_at",
+            *carried,
+        ]
+        sql = f"SELECT {', '.join(selected)} FROM {self.relation} AS offer"
+        if windows and sent_at:
+            sql += (
+                f" LEFT JOIN (SELECT oa_id AS esms_oa_id, since AS esms_since"
+                f" FROM {windows}) AS esms_window ON esms_oa_id = {oa_id}"
+                f" WHERE esms_since IS NULL OR {sent_at} >= esms_since"
+                f" OR {sent_at} IS NULL"
+            )
+        return sql
+
+    def _oa_id(self, default: str | None) -> str:
+        """Return the SQL of a row's OA, null where it has none."""
+        fallback = _literal(default) if default else "NULL::VARCHAR"
+        if not self.columns.oa_id:
+            return fallback
+        return f"coalesce(nullif({self._text(self.columns.oa_id)}, ''), {fallback})"
+
+    def _text(self, name: str) -> str:
+        column = _quote(name)
+        text = f"CAST({column} AS VARCHAR)"
+        if self.types[name].startswith(FRACTIONAL):
+            whole = f"CAST(CAST({column} AS HUGEINT) AS VARCHAR)"
+            text = f"CASE WHEN {column} = trunc({column}) THEN {whole} ELSE {text} END"
+        return f"trim(coalesce({text}, ''), {_literal(BLANKS)})"
+
+    def _moment(self, name: str) -> str:
+        column = _quote(name)
+        moment = f"TRY_CAST({column} AS TIMESTAMPTZ)"
+        if self.types[name] == "VARCHAR":
+            formats = ", ".join(_literal(form) for form in DAY_FIRST)
+            day_first = f"TRY_CAST(try_strptime({column}, [{formats}]) AS TIMESTAMPTZ)"
+            moment = f"coalesce({moment}, {day_first})"
+        return f"CASE WHEN isfinite({moment}) THEN {moment} END"
+
+    def _carried(self, name: str) -> str:
+        column, kind = _quote(name), self.types[name]
+        if kind.startswith("TIMESTAMP"):
+            return f"CAST({column} AS TIMESTAMPTZ)"
+        if kind.startswith(CARRIED_AS_THEY_ARE) and not kind.endswith("]"):
+            return column
+        return f"CAST({column} AS VARCHAR)"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Rows of the warehouse that were read and can't be asked."""
+
+    no_ref_id: int = 0
+    no_oa_id: int = 0
+    no_sent_at: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many there were."""
+        return self.no_ref_id + self.no_oa_id + self.no_sent_at
+
+    def remedies(self) -> list[str]:
+        """Return a line for each kind that there is, with what to do."""
+        kinds = (
+            (self.no_ref_id, "no RefId", "fill ref_ids.ref_id_column"),
+            (self.no_oa_id, "no OA", "set oa_id or fill ref_ids.oa_id_column"),
+            (self.no_sent_at, "no sent_at", "fill ref_ids.sent_at_column"),
+        )
+        return [
+            f"{count} rows have {what} and are not asked; {remedy}"
+            for count, what, remedy in kinds
+            if count
+        ]
+
+
+def offer_table(
+    settings: Settings, scratch: Scratch, client: SqlClientBase[Any]
+) -> Offer:
+    """Offer the warehouse table of the settings.
+
+    Raises:
+        RefIdTableError: It can't be read, or a column isn't there.
+    """
+    table = settings.ref_ids
+    try:
+        database = Database(client, scratch, table.dataset_name)
+        if database.is_missing:
+            fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
+            raise RefIdTableError(f"{fact}; correct ref_ids.credentials")
+        if table.query:
+            relation = f"({table.query.strip().rstrip(';')}) AS query"
+        else:
+            relation = database.name_of(table.table or "")
+        present = database.columns(relation)
+        if present is None:
+            raise RefIdTableError(_not_there(table))
+        columns = _find_columns(table, present)
+        relation = database.readable(relation, columns.all, "raw")
+        return Offer(relation, columns, scratch.types(relation))
+    except ReadError as exc:
+        raise RefIdTableError(_why_not(table, exc)) from exc
+
+
+def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
+    """Offer an iterable in place of a warehouse table.
+
+    Raises:
+        RefIdTableError: The rows can't be read, or a column isn't there.
+    """
+    table = settings.ref_ids
+    scratch.execute("CREATE OR REPLACE TABLE plan.main.raw (ref_id VARCHAR)")
+    present: list[str] = ["ref_id"]
+    for number, chunk in enumerate(_chunks(ref_ids, table)):
+        scratch.fill("plan.main.raw", chunk, create=number == 0)
+        present = chunk.column_names
+    return Offer(
+        "plan.main.raw",
+        _find_columns(table, present, by_default=True),
+        scratch.types("plan.main.raw"),
+    )
+
+
+def open_client(settings: Settings) -> SqlClientBase[Any]:
+    """Return dlt's SQL client of the warehouse.
+
+    Raises:
+        ConfigError: The destination isn't known, or its settings are wrong.
+    """
+    table = settings.ref_ids
+    if not table.table and not table.query:
+        remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
+        raise ConfigError(f"no warehouse table is named; {remedy}")
+    open_destination = DestinationReference.from_reference
+    try:
+        factory: Any = open_destination(table.destination)
+        credentials_type = factory.spec.credentials_type(factory.spec())
+        credentials = table.credentials
+        if credentials is None or isinstance(credentials, Mapping):
+            credentials = resolve_configuration(
+                credentials_type(),
+                sections=(*SECTIONS, "ref_ids"),
+                explicit_value=credentials,
+                accept_partial=True,
+            )
+            if not getattr(credentials, "__resolved_fields_set__", None):
+                credentials = None
+        if credentials is not None:
+            factory = open_destination(table.destination, credentials=credentials)
+        config = factory.spec()._bind_dataset_name(dataset_name="warehouse")  # noqa: SLF001
+        client: SqlClientBase[Any] = factory.client(
+            Schema("warehouse"), config
+        ).sql_client
+    except (ConfigurationException, DestinationException, ImportError) as exc:
+        fact = str(exc).strip().splitlines()[0]
+        remedy = "see ref_ids.destination and ref_ids.credentials"
+        raise ConfigError(f"the warehouse can't be opened: {fact}; {remedy}") from exc
+    return client
+
+
+def count_skipped(scratch: Scratch, *, timed: bool) -> Skipped:
+    """Count what can't be asked of the rows in ``plan.main.offered``.
+
+    Args:
+        scratch: Where they are.
+        timed: Whether they must have a ``sent_at``.
+    """
+    row = scratch.rows(
+        "SELECT count(*) FILTER (ref_id = ''),"
+        " count(*) FILTER (ref_id <> '' AND oa_id IS NULL),"
+        " count(*) FILTER (ref_id <> '' AND oa_id IS NOT NULL"
+        " AND sent_at IS NULL AND ?) FROM plan.main.offered",
+        [timed],
+    )[0]
+    return Skipped(*row)
+
+
+def _find_columns(
+    table: RefIdTable, present: list[str], *, by_default: bool = False
+) -> Columns:
+    """Find the configured columns, to the letter or in another letter case."""
+
+    def find(name: str, setting: str) -> str:
+        if name in present:
+            return name
+        matches = [column for column in present if column.lower() == name.lower()]
+        if len(matches) == 1:
+            return matches[0]
+        fact = f"there is no column {name!r}, only {', '.join(map(repr, present))}"
+        raise RefIdTableError(f"{fact}; correct ref_ids.{setting}")
+
+    def find_optional(name: str | None, setting: str, default: str) -> str | None:
+        if name is None and by_default and default in present:
+            return default
+        return find(name, setting) if name else None
+
+    naming = NamingConvention()
+    carried: dict[str, str] = {}
+    for name in table.carry:
+        alias = naming.normalize_identifier(name)
+        if alias in FIXED or alias in carried:
+            fact = f"{name!r} would be a second column {alias!r} in the ledger"
+            raise ConfigError(f"ref_ids.carry: {fact}; rename it in ref_ids.query")
+        carried[alias] = find(name, "carry")
+    return Columns(
+        find(table.ref_id_column, "ref_id_column"),
+        find_optional(table.oa_id_column, "oa_id_column", "oa_id"),
+        find_optional(table.sent_at_column, "sent_at_column", "sent_at"),
+        carried,
+    )
+
+
+def _chunks(ref_ids: RefIds, table: RefIdTable) -> Iterator[pa.Table]:
+    """Turn rows of any form into Arrow tables of one schema."""
+    rows: list[dict[str, Any]] = []
+    for item in ref_ids:
+        if isinstance(item, (pa.Table, pa.RecordBatch)):
+            batches = [item] if isinstance(item, pa.RecordBatch) else item.to_batches()
+            yield pa.Table.from_batches(batches, item.schema)
+            continue
+        row = item if isinstance(item, Mapping) else {table.ref_id_column: item}
+        rows.append({name: _plain(value) for name, value in row.items()})
+        if len(rows) >= COPY_ROWS:
+            yield _from_rows(rows)
+            rows = []
+    if rows:
+        yield _from_rows(rows)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  any value of a row
+    """Write numbers as text, as ids come both ways."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if number else value
+
+
+def _from_rows(rows: list[dict[str, Any]]) -> pa.Table:
+    names = dict.fromkeys(name for row in rows for name in row)
+    try:
+        return pa.table({name: [row.get(name) for row in rows] for name in names})
+    except pa.ArrowException as exc:
+        fact = f"the rows of ref_ids don't agree in type: {exc}"
+        raise RefIdTableError(f"{fact}; give each column one type") from exc
+
+
+def _not_there(table: RefIdTable) -> str:
+    if table.query:
+        return "ref_ids.query names a table that is not there; correct it"
+    name = ".".join(part for part in (table.dataset_name, table.table) if part)
+    remedy = "correct ref_ids.dataset_name, ref_ids.table or ref_ids.credentials"
+    return f"there is no table {name!r} in the warehouse; {remedy}"
+
+
+def _why_not(table: RefIdTable, exc: Exception) -> str:
+    if is_locked(exc):
+        return "another process holds the warehouse's DuckDB file open; close it there"
+    fact = str(exc).strip().splitlines()[0]
+    part = "query" if table.query else "table"
+    return f"the warehouse can't be read: {fact}; see ref_ids.{part} and its grants"
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

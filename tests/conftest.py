@@ -1,0 +1,308 @@
+"""What all tests share: isolation from the machine, and a watch over secrets."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dlt
+import duckdb
+import pytest
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.pipeline import PipelineContext
+
+import esms_source
+from esms_source.config import Settings, resolve_settings
+from esms_source.simulator import Behaviour, Simulator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+API_KEY = "KEY0of0tests0A1B2C3"
+SECRET_KEY = "SECRET0of0tests0D4E5F6"  # noqa: S105  opens nothing
+
+
+class _Keeper(logging.Handler):
+    """Keep every record as the text that any handler could write."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(self.format(record) + repr(record.args))
+
+
+@pytest.fixture(autouse=True)
+def _no_secret_in_logs() -> Iterator[None]:
+    """Fail a test in which the key or the secret reaches any log record."""
+    keeper = _Keeper()
+    loggers = [logging.getLogger(), logging.getLogger("dlt")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(keeper)
+        logger.setLevel(logging.DEBUG)
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.removeHandler(keeper)
+        logger.setLevel(level)
+    leaks = [text for text in keeper.texts if API_KEY in text or SECRET_KEY in text]
+    assert not leaks
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let dlt see nothing of this machine and keep nothing for the next test."""
+    prefixes = ("SOURCES__", "DESTINATION__", "CREDENTIALS", "RUNTIME__", "DLT_")
+    for name in list(os.environ):
+        if name.startswith(prefixes):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
+    monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    # Processes that a test starts find the package from any folder.
+    monkeypatch.setenv("PYTHONPATH", str(Path(esms_source.__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+    context = Container()[PluggableRunContext]
+    before = context.context
+    context.reload(str(tmp_path))
+    yield
+    Container()[PipelineContext].deactivate()
+    context.reload(before)
+
+
+@pytest.fixture
+def api_key() -> str:
+    """The key that every test asks with."""
+    return API_KEY
+
+
+@pytest.fixture
+def secret_key() -> str:
+    """The secret that every test asks with."""
+    return SECRET_KEY
+
+
+@pytest.fixture
+def make_settings() -> Callable[..., Settings]:
+    """Make settings by name, with key and secret."""
+
+    def make(**settings: Any) -> Settings:  # noqa: ANN401
+        given = {"api_key": API_KEY, "secret_key": SECRET_KEY} | settings
+        return resolve_settings(**given)
+
+    return make
+
+
+@pytest.fixture
+def simulate() -> Iterator[Callable[..., Simulator]]:
+    """Start simulators that accept the key of the tests only."""
+    running: list[Simulator] = []
+
+    def start(**behaviour: Any) -> Simulator:  # noqa: ANN401
+        given = {
+            "api_key": API_KEY,
+            "secret_key": SECRET_KEY,
+            "plain": True,
+            "rate": None,
+            "record_ref_ids": True,
+        }
+        simulator = Simulator(Behaviour(**(given | behaviour)))
+        simulator.start()
+        running.append(simulator)
+        return simulator
+
+    yield start
+    for simulator in running:
+        simulator.stop()
+
+
+class Warehouse:
+    """A DuckDB file with the table that names the RefIds."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.path = path
+        self._monkeypatch = monkeypatch
+
+    def execute(self, *statements: str) -> None:
+        """Run SQL on the file."""
+        with duckdb.connect(self.path) as connection:
+            for statement in statements:
+                connection.execute(statement)
+
+    def use(self, table: str | None = "sent", **settings: object) -> None:
+        """Name the table, and any further setting of it, in the environment."""
+        named: dict[str, object] = {"credentials": self.path} | settings
+        if table:
+            named["table"] = table
+        for name, value in named.items():
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            text = str(value) if name == "credentials" else text
+            self._monkeypatch.setenv(f"SOURCES__ESMS__REF_IDS__{name.upper()}", text)
+
+    def fill(self, count: int, *, oas: int = 1, start: int = 0) -> None:
+        """Add messages to the table ``sent``, a second apart, and name it."""
+        self.execute(
+            "CREATE TABLE IF NOT EXISTS sent"
+            " (oa_id VARCHAR, ref_id VARCHAR, sent_at TIMESTAMPTZ, campaign VARCHAR)",
+            f"INSERT INTO sent SELECT 'oa' || (i % {oas}), md5(i::VARCHAR) || '07',"  # noqa: S608
+            " TIMESTAMPTZ '2026-01-05 00:00:00+00' + to_seconds(i), 'c' || (i % 3)"
+            f" FROM range({start}, {start + count}) AS t(i)",
+        )
+        self.use(oa_id_column="oa_id", sent_at_column="sent_at")
+
+
+@pytest.fixture
+def warehouse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warehouse:
+    """An empty warehouse."""
+    return Warehouse(tmp_path / "warehouse.duckdb", monkeypatch)
+
+
+class Output:
+    """A DuckDB file that a pipeline loads into, and what is in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "out.duckdb"
+        self._folder = folder
+
+    def pipeline(self, name: str = "esms") -> dlt.Pipeline:
+        """Return a pipeline into the file."""
+        return dlt.pipeline(
+            name,
+            destination=dlt.destinations.duckdb(str(self.path)),
+            dataset_name="zalo",
+            pipelines_dir=str(self._folder / "pipelines"),
+        )
+
+    def rows(self, sql: str) -> list[Any]:
+        """Return what a query over the tables selects; bare rows of one column."""
+        with duckdb.connect(self.path) as connection:
+            connection.execute("USE zalo")
+            rows = connection.execute(sql).fetchall()
+        return [row[0] if len(row) == 1 else row for row in rows]
+
+    def execute(self, *statements: str) -> None:
+        """Run SQL on the tables."""
+        with duckdb.connect(self.path) as connection:
+            connection.execute("CREATE SCHEMA IF NOT EXISTS zalo")
+            connection.execute("USE zalo")
+            for statement in statements:
+                connection.execute(statement)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Output:
+    """Where pipelines load to."""
+    return Output(tmp_path)
+
+
+class FakeClock:
+    """Monotonic seconds that pass only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        self.stopped = False
+
+    def monotonic(self) -> float:
+        """Return the seconds."""
+        return self.now
+
+    def wait(self, seconds: float) -> bool:
+        """Let the seconds pass."""
+        if not self.stopped:
+            self.now += max(seconds, 1e-6)
+        return self.stopped
+
+
+@pytest.fixture
+def fake_clock() -> FakeClock:
+    """A clock that takes no time."""
+    return FakeClock()
+
+
+@dataclass
+class Scripted:
+    """A loopback server that answers with what it is told, in order.
+
+    A reply is ``(status, headers, body)``; the last one is repeated.
+
+    Attributes:
+        url: Base URL.
+        requests: What came: (path, headers, body).
+    """
+
+    url: str = ""
+    replies: deque[tuple[int, dict[str, str], bytes]] = field(default_factory=deque)
+    requests: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
+
+    def say(
+        self,
+        body: object = b"",
+        *,
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Add a reply; what isn't bytes is written as JSON."""
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.replies.append((status, headers or {}, content))
+
+    def next_reply(self) -> tuple[int, dict[str, str], bytes]:
+        """Take the next reply, all but the last one off the list."""
+        return self.replies.popleft() if len(self.replies) > 1 else self.replies[0]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A scripted server."""
+    script = Scripted()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            script.requests.append((self.path, dict(self.headers), body))
+            status, headers, content = script.next_reply()
+            self.send_response(status)
+            headers = {"Content-Length": str(len(content))} | headers
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+            self.close_connection = True
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.block_on_close = True
+    server.daemon_threads = False
+    script.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield script
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def most_in_a_second() -> Callable[[Sequence[float]], int]:
+    """Count the most moments that any window of one second holds."""
+
+    def most(times: Sequence[float]) -> int:
+        window: deque[float] = deque()
+        top = 0
+        for at in sorted(times):
+            window.append(at)
+            while window[0] <= at - 1:
+                window.popleft()
+            top = max(top, len(window))
+        return top
+
+    return most
