@@ -8,6 +8,7 @@ import signal
 import sys
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,13 @@ class _Commands(click.Group):
             ctx.exit(exc.exit_code)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
 @click.version_option(package_name="esms-source")
 def main() -> None:
-    r"""Load the delivery callbacks of eSMS.vn's Zalo messages into your warehouse.
+    """Load the delivery callbacks of eSMS.vn's Zalo messages into your warehouse.
 
     \b
     esms demo     see it work, no account needed
@@ -55,7 +59,7 @@ def main() -> None:
     environment: SOURCES__ESMS__API_KEY, SOURCES__ESMS__REF_IDS__TABLE.
     Exit codes: 0 done, 1 something failed, 2 the command or a setting is
     wrong, 75 another run holds the pipeline.
-    """
+    """  # noqa: D301  click reads the backspace
 
 
 _PIPELINE_OPTIONS = (
@@ -76,9 +80,16 @@ _OA_IDS = click.option(
     "--oa-id", "oa_ids", multiple=True, help="Only this OA; may be given again."
 )
 _MAX_REF_IDS = click.option(
-    "--max-ref-ids", type=click.IntRange(0), help="Ask at most so many, oldest first."
+    "--max-ref-ids",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Ask at most so many, oldest first.",
 )
-_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
+_moment = partial(
+    click.option,
+    metavar="DATE[ TIME]",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
+)
 
 
 @main.command()
@@ -95,8 +106,8 @@ _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
     metavar="STATE[,STATE]",
     help="Ask RefIds in these states again, settled or not, and no others.",
 )
-@click.option("--since", type=_MOMENT, help="With --repoll: sent from then on (UTC).")
-@click.option("--until", type=_MOMENT, help="With --repoll: sent before then (UTC).")
+@_moment("--since", help="With --repoll: sent from then on (UTC).")
+@_moment("--until", help="With --repoll: sent before then (UTC).")
 @_JSON
 def run(
     pipeline: str,
@@ -111,7 +122,7 @@ def run(
     *,
     as_json: bool,
 ) -> None:
-    r"""Ask eSMS for every RefId that is due, and load what it answers.
+    """Ask eSMS for every RefId that is due, and load what it answers.
 
     Loads slice by slice, so that a crash costs at most one slice; what an
     earlier run left pending is loaded first. Run it as often as you like:
@@ -120,7 +131,7 @@ def run(
     \b
     esms run --oa-id 1090257973118325189 --max-ref-ids 10000
     esms run --repoll failed,expired --since 2026-11-01
-    """
+    """  # noqa: D301  click reads the backspace
     from esms_source.destination import open_pipeline
     from esms_source.polling import Progress
     from esms_source.run import sync
@@ -145,7 +156,7 @@ def run(
                 _show_report(exc.report, as_json=as_json)
             raise
     _show_report(report, as_json=as_json)
-    if report.tally.failed:
+    if report.failed:
         sys.exit(EXIT_FAILED)
 
 
@@ -258,12 +269,12 @@ def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> Non
 @click.option("--faults", default="", help="Such as 500=0.1,429=0.05,html=0.02.")
 @click.option("--seed", default=1, help="The same seed gives the same answers.")
 def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> None:
-    r"""Run the bundled simulator of the API alone, until interrupted.
+    """Run the bundled simulator of the API alone, until interrupted.
 
     \b
     esms simulate --latency 0.5 --faults 500=0.1,drop=0.05
     SOURCES__ESMS__BASE_URL=http://127.0.0.1:8200 esms run
-    """
+    """  # noqa: D301  click reads the backspace
     from esms_source.simulator import Behaviour, serve
 
     try:
@@ -360,16 +371,15 @@ def _show_report(report: Report, *, as_json: bool) -> None:
     if as_json:
         _print_json(report.to_dict())
     else:
-        tally = report.tally
         click.echo(
-            f"asked {tally.asked} RefIds in {tally.attempts} requests:"
-            f" {tally.answered} answered, {tally.missing} missing,"
-            f" {tally.failed} failed;"
-            f" {tally.rows} rows, {tally.rejected} rejected"
+            f"asked {report.asked} RefIds in {report.attempts} requests:"
+            f" {report.answered} answered, {report.missing} missing,"
+            f" {report.failed} failed;"
+            f" {report.rows} rows, {report.rejected} rejected"
         )
-        stages = ", ".join(f"{name} {s:.1f} s" for name, s in tally.seconds.items())
+        stages = ", ".join(f"{name} {s:.1f} s" for name, s in report.seconds.items())
         click.echo(f"time: {stages}")
-    for error, count in report.tally.problems.most_common(5):
+    for error, count in report.problems.most_common(5):
         click.echo(f"{count} RefIds failed: {error}", err=True)
     for line in report.skipped.remedies():
         click.echo(line, err=True)

@@ -33,8 +33,14 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     Raises:
         ConfigError: dlt doesn't know the destination, or an extra is missing.
     """
-    with reporting_errors():
-        return dlt.pipeline(name, destination=destination, dataset_name=dataset)
+    try:
+        pipeline = dlt.pipeline(name, destination=destination, dataset_name=dataset)
+        pipeline.sql_client()
+    except (ConfigurationException, DestinationException, ImportError) as exc:
+        fact = f"the destination {destination!r} can't be opened: {first_line(exc)}"
+        remedy = f"correct --destination or set {_credentials_of(destination)}"
+        raise ConfigError(f"{fact}; {remedy}") from exc
+    return pipeline
 
 
 def check_destination(pipeline: dlt.Pipeline) -> None:
@@ -113,6 +119,10 @@ def reporting_errors() -> Iterator[None]:
         raise DestinationError(
             f"{text}; check its name, credentials and grants"
         ) from exc
+
+
+def _credentials_of(destination: str) -> str:
+    return f"DESTINATION__{destination.upper()}__CREDENTIALS"
 
 
 def first_line(exc: BaseException) -> str:

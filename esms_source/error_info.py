@@ -189,7 +189,7 @@ def _unescape(quoted: str) -> str:
 
 def _join(before: str, after: str) -> str | None:
     before, after = before.strip(), after.strip()
-    if before[-1:] == "[" and after[:1] == "]":  # the list was the object's only
+    if before[-1:] == "[" and after[:1] == "]":  # a list of one
         before, after = before[:-1].rstrip(), after[1:].lstrip()
     return _utf8(f"{before} {after}".strip()) or None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.schema import Schema
@@ -22,6 +21,8 @@ from esms_source.destination import (
 from esms_source.planning import Choice, Plan, make_plan
 from esms_source.polling import Progress, Stop
 from esms_source.source import polled_tables
+from esms_source.tally import Tally
+from esms_source.warehouse import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,40 +32,31 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from esms_source.config import Settings
-    from esms_source.tally import Tally
-    from esms_source.warehouse import RefIds, Skipped
+    from esms_source.warehouse import RefIds
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run did.
+@dataclass
+class Report(Tally):
+    """What a run did: the counts of a ``Tally``, and what they are part of.
 
     Attributes:
-        tally: RefIds, rows and requests, and seconds per stage.
         planned: RefIds that were to be asked.
         skipped: Rows of the warehouse that can't be asked.
         loads: dlt's load packages, in order.
     """
 
-    tally: Tally
-    planned: int
-    skipped: Skipped
-    loads: tuple[str, ...]
+    planned: int = 0
+    skipped: Skipped = field(default_factory=Skipped)
+    loads: tuple[str, ...] = ()
 
     @property
     def left(self) -> int:
         """Return how many RefIds were planned and not reached."""
-        return self.planned - self.tally.asked
+        return self.planned - self.asked
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers by name."""
-        return {
-            "planned": self.planned,
-            "left": self.left,
-            **self.tally.to_dict(),
-            "skipped": dataclasses.asdict(self.skipped),
-            "loads": list(self.loads),
-        }
+        return {**vars(self), "skipped": vars(self.skipped), "left": self.left}
 
 
 def sync(
@@ -128,7 +120,8 @@ def sync(
             loads = tuple(_load_slices(pipeline, plan, asking, resolved))
         finally:
             plan.close()
-        report = Report(asking.tally, plan.total, plan.skipped, loads)
+        counts = vars(asking.tally)
+        report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
         if asking.stop.reason:
             asking.stop.reason.report = report
             raise asking.stop.reason

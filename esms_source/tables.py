@@ -184,3 +184,45 @@ REJECTED_ROWS: Final = Table(
 
 POLLED: Final = (REF_IDS, CALLBACKS, API_REQUESTS, REJECTED_ROWS)
 """The tables that one slice of polling fills."""
+
+
+def _labels(name: str, description: str, id_description: str) -> Table:
+    return Table(
+        name,
+        description,
+        (
+            _required("id", BIGINT, id_description),
+            _required("name_en", TEXT, "Its name in English"),
+            _required("name_vi", TEXT, "Its name in Vietnamese"),
+        ),
+        key=("id",),
+    )
+
+
+SEND_STATUSES: Final = _labels(
+    "send_statuses", "What a send_status means.", "SendStatus of the API"
+)
+MESSAGE_TYPES: Final = _labels(
+    "message_types", "What a type_id means.", "TypeId of the API"
+)
+TELCOS: Final = _labels("telcos", "What a telco_id means.", "Telcoid of the API")
+
+ERROR_CODES: Final = Table(
+    "error_codes",
+    "What an error_code means, and who can do something about it.",
+    (
+        _required("code", BIGINT, "Code in ErrorInfo, or of an answer"),
+        _required("source", TEXT, "Whose code it is: zalo (0 and below) or esms"),
+        _required("meaning_en", TEXT, "Its meaning in English"),
+        _required("meaning_vi", TEXT, "Its meaning in Vietnamese"),
+        _required("category", TEXT, "What it is about, such as recipient or quota"),
+        Column("retryable", BOOL, "Whether sending again can help"),
+        _required("who_can_fix", TEXT, "Who can do something about it"),
+    ),
+    key=("code", "source"),
+)
+
+SMALL: Final = (SEND_STATUSES, MESSAGE_TYPES, TELCOS, ERROR_CODES)
+"""The tables that come with the package, from its ``codes/*.csv``."""
+
+TABLES: Final = (*POLLED, *SMALL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -53,7 +52,3 @@ class Tally:
     def spend(self, stage: str, seconds: float) -> None:
         """Add seconds to a stage."""
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the numbers by name."""
-        return dataclasses.asdict(self)

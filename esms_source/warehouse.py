@@ -170,7 +170,8 @@ class Skipped:
             (self.no_sent_at, "no sent_at", "fill ref_ids.sent_at_column"),
         )
         return [
-            f"{count} rows have {what} and are not asked; {remedy}"
+            f"{count} {'row has' if count == 1 else 'rows have'} {what}"
+            f" and {'is' if count == 1 else 'are'} not asked; {remedy}"
             for count, what, remedy in kinds
             if count
         ]

@@ -9,7 +9,7 @@ def load_callbacks() -> None:
     """Read RefIds from the warehouse, ask eSMS, load into DuckDB."""
     pipeline = dlt.pipeline("esms", destination="duckdb", dataset_name="zalo")
     report = sync(pipeline)
-    print(f"{report.tally.answered} of {report.tally.asked} RefIds answered")
+    print(f"{report.answered} of {report.asked} RefIds answered")
     print(f"loaded in {len(report.loads)} packages: {', '.join(report.loads)}")
 
 

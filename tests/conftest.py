@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -209,15 +210,24 @@ class FakeClock:
     def __init__(self) -> None:
         self.now = 1_000.0
         self.stopped = False
+        self._planned: list[tuple[float, int, Callable[[], object]]] = []
 
     def monotonic(self) -> float:
         """Return the seconds."""
         return self.now
 
+    def after(self, seconds: float, action: Callable[[], object]) -> None:
+        """Do something once so many seconds have passed."""
+        heappush(self._planned, (self.now + seconds, id(action), action))
+
     def wait(self, seconds: float) -> bool:
         """Let the seconds pass."""
+        end = self.now + max(seconds, 1e-6)
+        while not self.stopped and self._planned and self._planned[0][0] <= end:
+            self.now, _, action = heappop(self._planned)
+            action()
         if not self.stopped:
-            self.now += max(seconds, 1e-6)
+            self.now = end
         return self.stopped
 
 
