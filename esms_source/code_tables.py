@@ -1,21 +1,20 @@
-"""The small tables: what codes and ids mean, read from the package's ``codes/*.csv``."""
+"""The small tables: what codes and ids mean, from the package's ``codes/*.csv``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dlt
 import pyarrow as pa
-from dlt.destinations.exceptions import DatabaseUndefinedRelation
 from pyarrow import csv
 
 from esms_source.tables import SMALL, Table
 
 if TYPE_CHECKING:
-    from dlt.destinations.sql_client import SqlClientBase
+    from collections.abc import Iterator
+
     from dlt.extract import DltResource
 
 
@@ -39,11 +38,6 @@ def small_tables() -> list[DltResource]:
     return [_resource(table) for table in SMALL]
 
 
-def are_current(client: SqlClientBase[Any]) -> bool:
-    """Tell whether the destination has the rows that this package ships."""
-    return all(_is_current(client, table) for table in SMALL)
-
-
 def _resource(table: Table) -> DltResource:
     def rows() -> Iterator[pa.Table]:
         yield read_code_table(table)
@@ -56,15 +50,3 @@ def _resource(table: Table) -> DltResource:
         primary_key=table.key,
         write_disposition="replace",
     )
-
-
-def _is_current(client: SqlClientBase[Any], table: Table) -> bool:
-    columns = ", ".join(map(client.capabilities.escape_identifier, table.schema.names))
-    name = client.make_qualified_table_name(table.name)
-    sql = f"SELECT {columns} FROM {name}"  # noqa: S608  quoted names only
-    try:
-        loaded = client.execute_sql(sql)
-    except DatabaseUndefinedRelation:
-        return False
-    shipped = [tuple(row.values()) for row in read_code_table(table).to_pylist()]
-    return sorted(map(repr, map(tuple, loaded or ()))) == sorted(map(repr, shipped))

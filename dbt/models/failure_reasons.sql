@@ -1,0 +1,43 @@
+-- made by docs/generate.py; change esms_source/views/failure_reasons.sql instead
+WITH counted AS (
+    SELECT
+        oa_id,
+        error_code,
+        zns_temp_id,
+        telco_id,
+        count(*) AS messages,
+        min(sent_at) AS first_sent_at,
+        max(sent_at) AS last_sent_at
+    FROM {{ ref('message_facts') }}
+    WHERE outcome IN ('failed', 'partial')
+    GROUP BY oa_id, error_code, zns_temp_id, telco_id
+)
+
+SELECT
+    counted.oa_id,
+    counted.error_code,
+    counted.zns_temp_id,
+    counted.telco_id,
+    coalesce(telcos.name_en, 'unknown') AS telco_en,
+    coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
+    CASE
+        WHEN counted.error_code IS NULL THEN 'no code'
+        ELSE coalesce(codes.meaning_en, 'unknown')
+    END AS meaning_en,
+    CASE
+        WHEN counted.error_code IS NULL THEN 'không có mã'
+        ELSE coalesce(codes.meaning_vi, 'không rõ')
+    END AS meaning_vi,
+    coalesce(codes.category, 'unknown') AS category,
+    codes.retryable,
+    coalesce(codes.who_can_fix, 'unknown') AS who_can_fix,
+    counted.messages,
+    CAST(counted.messages AS DOUBLE PRECISION)
+    / CAST(sum(counted.messages) OVER () AS DOUBLE PRECISION) AS share,
+    counted.first_sent_at,
+    counted.last_sent_at
+FROM counted
+LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = counted.telco_id
+LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+    ON codes.code = counted.error_code
+    AND codes.source = CASE WHEN counted.error_code > 0 THEN 'esms' ELSE 'zalo' END

@@ -1,0 +1,107 @@
+-- The view messages without its labels, for adding up: one row per RefId. Where it has
+-- several callback rows, amounts are summed, the worst delivery counts, ids are the
+-- highest and the error code is the lowest other than 0. Carried columns stand last.
+--
+-- oa_id: Official Account that sent the message
+-- ref_id: eSMS's id of the message, as the warehouse has it
+-- sent_at: When it was sent, by the warehouse
+-- sent_day: Day of sent_at in the configured time zone; without a sent_at, of the
+--     first poll
+-- state: The ledger's state: final, pending, missing, failed or expired
+-- outcome: What became of it: delivered, partial, failed, pending, missing (no row),
+--     unanswered (its request failed) or expired (given up)
+-- delivery: Worst delivery of its rows: failed, partial, pending or delivered;
+--     unknown where it has none
+-- attempts: How many times it was asked
+-- first_polled_at: When it was first asked
+-- last_polled_at: When it was last asked
+-- next_poll_at: When to ask again; null when settled
+-- last_error: Why the last request had no usable answer
+-- callback_rows: Rows that it has in callbacks
+-- send_success: Receivers that were reached
+-- send_failed: Receivers that were not reached
+-- total_price: Price in VND
+-- total_receiver: Receivers
+-- total_sent: Messages sent; the API isn't reliable here
+-- phone_number: Receiver: phone, Zalo user id or hash
+-- send_status: How far sending got
+-- type_id: Message type
+-- telco_id: Receiver's telco
+-- zns_temp_id: ZNS template
+-- request_id: Sender's own id of the request
+-- partner_ids: Zalo's id of the message
+-- error_code: Code in ErrorInfo: below 0 Zalo's, above 0 eSMS's own
+-- error_message: Message in ErrorInfo
+-- load_id: dlt's load package that last wrote the ledger's row
+WITH folded AS (
+    SELECT
+        oa_id,
+        ref_id,
+        count(*) AS callback_rows,
+        CASE max(CASE delivery
+            WHEN 'failed' THEN 4 WHEN 'partial' THEN 3 WHEN 'pending' THEN 2 ELSE 1
+        END)
+            WHEN 4 THEN 'failed' WHEN 3 THEN 'partial' WHEN 2 THEN 'pending'
+            ELSE 'delivered'
+        END AS delivery,
+        CAST(sum(send_success) AS BIGINT) AS send_success,
+        CAST(sum(send_failed) AS BIGINT) AS send_failed,
+        sum(total_price) AS total_price,
+        CAST(sum(total_receiver) AS BIGINT) AS total_receiver,
+        CAST(sum(total_sent) AS BIGINT) AS total_sent,
+        max(phone_number) AS phone_number,
+        max(send_status) AS send_status,
+        max(type_id) AS type_id,
+        max(telco_id) AS telco_id,
+        max(zns_temp_id) AS zns_temp_id,
+        max(request_id) AS request_id,
+        max(partner_ids) AS partner_ids,
+        coalesce(
+            min(error_code) FILTER (WHERE error_code <> 0), max(error_code)
+        ) AS error_code,
+        coalesce(
+            min(error_message) FILTER (WHERE error_code <> 0), max(error_message)
+        ) AS error_message
+    FROM {callbacks}
+    GROUP BY oa_id, ref_id
+)
+
+SELECT
+    ledger.oa_id,
+    ledger.ref_id,
+    ledger.sent_at,
+    CAST(
+        coalesce(ledger.sent_at, ledger.first_polled_at) AT TIME ZONE {timezone} AS DATE
+    ) AS sent_day,
+    ledger.state,
+    CASE
+        WHEN ledger.state = 'failed' THEN 'unanswered'
+        WHEN ledger.state <> 'final' THEN ledger.state
+        -- A load that was cut short may have written the ledger alone.
+        WHEN folded.delivery IN ('delivered', 'partial', 'failed') THEN folded.delivery
+        ELSE 'pending'
+    END AS outcome,
+    coalesce(folded.delivery, 'unknown') AS delivery,
+    ledger.attempts,
+    ledger.first_polled_at,
+    ledger.last_polled_at,
+    ledger.next_poll_at,
+    ledger.last_error,
+    coalesce(folded.callback_rows, 0) AS callback_rows,
+    folded.send_success,
+    folded.send_failed,
+    folded.total_price,
+    folded.total_receiver,
+    folded.total_sent,
+    folded.phone_number,
+    folded.send_status,
+    folded.type_id,
+    folded.telco_id,
+    folded.zns_temp_id,
+    folded.request_id,
+    folded.partner_ids,
+    folded.error_code,
+    folded.error_message,
+    ledger.load_id{carried_from_ledger}
+FROM {ref_ids} AS ledger
+LEFT JOIN folded ON folded.oa_id = ledger.oa_id AND folded.ref_id = ledger.ref_id
