@@ -1,0 +1,75 @@
+"""The delivery figures as one HTML page that needs no network.
+
+The page embeds Chart.js 4.6.1 (https://www.chartjs.org), Copyright (c) 2014-2024
+Chart.js Contributors, under the MIT licence in ``chart.LICENSE.md``; the file
+``chart.umd.min.js`` is as the npm package ``chart.js`` has it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from esms_source.exceptions import ConfigError
+from esms_source.report.figures import read_figures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import dlt
+
+    from esms_source.config import Settings
+
+__all__ = ["write_report"]
+
+
+def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path:
+    """Write the page of a dataset's delivery figures.
+
+    It holds aggregates only: no RefId, no phone number and no text of an answer.
+
+    Args:
+        pipeline: Where the tables are.
+        settings: The time zone in which days are cut.
+        path: The file to write; one that is there is replaced.
+
+    Returns:
+        The absolute path of the page.
+
+    Raises:
+        DestinationError: There is nothing to report, or it can't be read.
+        ConfigError: The file can't be written.
+    """
+    page = make_page(read_figures(pipeline, settings))
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as exc:
+        fact = f"{str(path)!r} can't be written ({exc.strerror})"
+        raise ConfigError(f"{fact}; choose another --output") from exc
+    return path.resolve()
+
+
+def make_page(figures: dict[str, Any]) -> str:
+    """Return the page of some figures, with all that it needs inside."""
+    chart, _, _ = _read("chart.umd.min.js").partition("//# sourceMappingURL")
+    parts = {
+        "style": _read("page.css"),
+        "figures": _as_script_text(figures),
+        "chart": chart,
+        "script": _read("page.js"),
+    }
+    return re.sub(
+        r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("template.html")
+    )
+
+
+def _read(name: str) -> str:
+    return resources.files(__name__).joinpath(name).read_text("utf-8")
+
+
+def _as_script_text(value: object) -> str:
+    """Return JSON that can't end the script element that it stands in."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", r"\u003c")
