@@ -18,12 +18,12 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core tests benchmarks airflow dagster
+LOCKS := dev core tests benchmarks airflow dagster dbt
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,23 @@ demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
 test: $(VENV)/tests.stamp ## Run the tests with branch coverage
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage report
+
+# What brings much along lives in a venv of its own.
+test-airflow: ## Run the tests of the Airflow DAGs
+	@$(MAKE) --no-print-directory VENV=.venv-airflow GROUP=airflow test-pipeline
+
+test-dagster: ## Run the tests of the Dagster definitions
+	@$(MAKE) --no-print-directory VENV=.venv-dagster GROUP=dagster test-pipeline
+
+test-dbt: ## Run the tests of the dbt package
+	@$(MAKE) --no-print-directory VENV=.venv-dbt .venv-dbt/dbt.stamp
+	.venv-dbt/bin/python -m pytest tests/dbt
+
+docs: $(VENV)/tests.stamp ## Write docs/tables.md and the dbt models anew
+	$(BIN)/python docs/generate.py
+
+test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
+	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
 
 lint: $(VENV)/dev.stamp ## Check style, spelling and the direction of imports
 	$(BIN)/ruff check
@@ -66,8 +83,8 @@ requirements-check: $(VENV)/dev.stamp ## Tell whether requirements/*.txt fit pyp
 	  --requirements pyproject.toml --group dev \
 	  || { echo 'requirements/*.txt are stale: make requirements' >&2; exit 1; }
 
-clean: ## Remove the venv and everything that was built
-	rm -rf $(VENV) dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+clean: ## Remove the venvs and everything that was built
+	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find esms_source tests pipelines -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV_READY):

@@ -8,9 +8,16 @@ from esms_source.client import Client
 from esms_source.clock import Clock
 from esms_source.config import resolve_settings
 from esms_source.database import Scratch
-from esms_source.destination import check_destination, open_pipeline, reporting_errors
+from esms_source.destination import (
+    check_destination,
+    check_grants,
+    open_pipeline,
+    reporting_errors,
+)
 from esms_source.exceptions import EsmsError, OaRefusedError
 from esms_source.planning import Choice, make_plan
+from esms_source.polling import Stop
+from esms_source.shared_budget import SharedRateLimiter, open_limiter
 from esms_source.warehouse import count_skipped, offer_table, open_client
 
 if TYPE_CHECKING:
@@ -48,6 +55,7 @@ def checks(
     steps: tuple[tuple[str, Callable[[Settings], str]], ...] = (
         ("warehouse", warehouse),
         ("destination", target),
+        ("rate limit", _check_rate_limit),
         ("API key", api_key),
     )
     for name, step in steps:
@@ -80,6 +88,7 @@ def _check_destination(
     with reporting_errors():
         target = open_pipeline(destination, dataset, pipeline)
         check_destination(target)
+        check_grants(target)
         nothing = Choice(repoll=("final",), max_ref_ids=0)
         plan = make_plan(target, settings, nothing, Clock().started_at)
     try:
@@ -88,6 +97,16 @@ def _check_destination(
         plan.close()
     known = sum(oa.settled + oa.waiting + oa.due for oa in oas)
     return f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
+
+
+def _check_rate_limit(settings: Settings) -> str:
+    limiter = open_limiter(settings, Stop())
+    words = f"at most {settings.requests_per_second:g} requests a second"
+    if not isinstance(limiter, SharedRateLimiter):
+        return f"{words}, by this process alone"
+    limiter.close()
+    kind = settings.rate_limit_store.partition(":")[0]
+    return f"{words}, by all processes with this key and {kind} store"
 
 
 def _check_api_key(settings: Settings, sample: Sample | None) -> str:

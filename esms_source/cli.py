@@ -54,6 +54,7 @@ def main() -> None:
     esms check    are settings, warehouse, destination and API key right?
     esms plan     what would be asked
     esms run      ask it and load it
+    esms report   look at what came
 
     Settings come from .dlt/config.toml and .dlt/secrets.toml, or from the
     environment: SOURCES__ESMS__API_KEY, SOURCES__ESMS__REF_IDS__TABLE.
@@ -233,6 +234,31 @@ def check(pipeline: str, dataset: str, destination: str) -> None:
         click.echo(f"{'FAIL' if bad else ' ok '}  {name}: {outcome}")
     if failed:
         sys.exit(failed)
+
+
+@main.command()
+@_pipeline_options
+@click.option(
+    "--output",
+    default="esms-report.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; one that is there is replaced.",
+)
+def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
+    """Write a page of the delivery figures: one HTML file, no network needed."""
+    from esms_source.config import resolve_settings
+    from esms_source.destination import (
+        check_destination,
+        open_pipeline,
+        reporting_errors,
+    )
+    from esms_source.report import write_report
+
+    settings = resolve_settings()
+    target = open_pipeline(destination, dataset, pipeline)
+    with reporting_errors():
+        check_destination(target)
+        click.echo(write_report(target, settings, output))
 
 
 @main.command()

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import io
 import json
+import math
+import re
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError
+from urllib3 import Timeout
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from esms_source.exceptions import (
     CredentialsError,
@@ -25,9 +34,12 @@ from esms_source.exceptions import (
     RetryableApiError,
     TransportError,
 )
+from esms_source.redaction import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
     from esms_source.config import Settings
 
@@ -36,6 +48,9 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
 CODE_FIELDS: Final = ("Code", "CodeResult", "CodeResponse")
 MESSAGE_FIELDS: Final = ("Message", "ErrorMessage")
+
+UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
+"""What in an answer may become a NUL or half of a surrogate pair."""
 
 SUCCESS: Final = 100
 RATE_EXCEEDED: Final = 160
@@ -109,14 +124,19 @@ class Client:
         key, secret = settings.require_credentials()
         self._credentials = {"ApiKey": key, "SecretKey": secret}
         self._url = settings.base_url.rstrip("/") + PATH
-        self._timeout = (settings.connect_timeout, settings.read_timeout)
+        self._timeout = Timeout(
+            connect=settings.connect_timeout, read=settings.read_timeout
+        )
+        self._read_timeout = settings.read_timeout
         self._session = requests.Session()
         # A proxy may see an encrypted tunnel, never a body in plain http.
         self._session.trust_env = urlsplit(self._url).scheme == "https"
-        self._session.auth = _leave_headers_alone
-        adapter = HTTPAdapter(pool_maxsize=settings.max_in_flight)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
+        self._headers = {
+            "Accept-Encoding": "gzip, deflate",
+            "Content-Type": "application/json",
+            "User-Agent": "esms-source",
+        }
+        self._pool = _open_pool(self._session, self._url, settings.max_in_flight)
 
     def ask(
         self, oa_id: str, ref_ids: Sequence[str], on_sent: Callable[[], None]
@@ -145,7 +165,7 @@ class Client:
                 http_status=status,
             )
         envelope, code = _read_envelope(content, status)
-        message = _read_message(envelope)
+        message = self._redact(_read_message(envelope))
         if code != SUCCESS:
             raise _refusal(code, message, status, oa_id)
         _require_ok(status)
@@ -160,60 +180,84 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._pool.close()
 
     def _post(
         self, content: bytes, on_sent: Callable[[], None]
     ) -> tuple[int, Any, bytes]:
         try:
-            with self._session.post(
-                self._url,
-                data=_Body(content, on_sent),
-                headers={"Content-Type": "application/json"},
+            with self._pool.urlopen(
+                "POST",
+                urlsplit(self._url).path,
+                body=_Body(content, on_sent),
+                headers=self._headers | {"Content-Length": str(len(content))},
                 timeout=self._timeout,
-                allow_redirects=False,
-                stream=True,
+                retries=False,
+                redirect=False,
+                preload_content=False,
             ) as response:
-                return response.status_code, response.headers, self._read(response)
-        except (requests.RequestException, HTTPError, OSError) as exc:
+                return response.status, response.headers, self._read(response)
+        except (HTTPError, OSError) as exc:
             # Only the kind of error: its text may quote what was sent.
             raise TransportError(_describe(exc)) from None
 
-    def _read(self, response: requests.Response) -> bytes:
-        deadline = time.monotonic() + self._timeout[1]
+    def _redact(self, message: str | None) -> str | None:
+        """Cut the key and the secret out of what the API says."""
+        for secret in self._credentials.values():
+            message = message and message.replace(secret, "***")
+        return message
+
+    def _read(self, response: BaseHTTPResponse) -> bytes:
+        deadline = time.monotonic() + self._read_timeout
         content = bytearray()
-        while chunk := response.raw.read1(CHUNK_BYTES, decode_content=True):
+        while chunk := response.read1(CHUNK_BYTES, decode_content=True):
             content += chunk
             if len(content) > MAX_ANSWER_BYTES:
                 text = f"an answer above {MAX_ANSWER_BYTES >> 20} MiB"
-                raise MalformedAnswerError(text, http_status=response.status_code)
+                raise MalformedAnswerError(text, http_status=response.status)
             if time.monotonic() > deadline:
                 text = "time-out while the answer was coming"
-                raise TransportError(text, http_status=response.status_code)
+                raise TransportError(text, http_status=response.status)
         return bytes(content)
 
 
-def _leave_headers_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep requests from adding credentials of a .netrc file."""
-    return request
+def _open_pool(
+    session: requests.Session, url: str, connections: int
+) -> HTTPConnectionPool:
+    """Open the connections of a session, with the proxy and certificates it finds.
+
+    Asking through the session itself would cost twice the CPU time per request.
+    """
+    found = session.merge_environment_settings(url, {}, None, None, None)
+    adapter = HTTPAdapter(pool_maxsize=connections)
+    request = requests.Request("POST", url).prepare()
+    pool = adapter.get_connection_with_tls_context(
+        request, found["verify"], found["proxies"], found["cert"]
+    )
+    adapter.cert_verify(  # type: ignore[no-untyped-call]
+        pool, url, found["verify"], found["cert"]
+    )
+    return cast("HTTPConnectionPool", pool)
 
 
 def _describe(exc: Exception) -> str:
-    if isinstance(exc, requests.ConnectTimeout):
-        return "time-out while connecting"
-    if isinstance(exc, requests.Timeout):
-        return "time-out while waiting for the answer"
-    if isinstance(exc, requests.exceptions.SSLError):
-        return "the server's certificate was not accepted"
-    if isinstance(exc, requests.ConnectionError):
+    if isinstance(exc, NewConnectionError):
         return "connection failed"
+    if isinstance(exc, ConnectTimeoutError):
+        return "time-out while connecting"
+    if isinstance(exc, ReadTimeoutError):
+        return "time-out while waiting for the answer"
+    if isinstance(exc, SSLError):
+        return "the server's certificate was not accepted"
     return f"connection broken ({type(exc).__name__})"
 
 
 def _read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
     """Read the JSON object and its code, whatever the HTTP status."""
     try:
-        envelope = json.loads(content, parse_float=Decimal)
+        envelope = json.loads(content, parse_float=Decimal, parse_constant=str)
+        if UNSTORABLE.search(content):
+            envelope = _storable(envelope)
     except (ValueError, RecursionError) as exc:
         _require_ok(status)
         text = "the answer is empty" if not content.strip() else "not JSON, or cut off"
@@ -223,6 +267,18 @@ def _read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
         _require_ok(status)
         raise MalformedAnswerError("an answer without a code", http_status=status)
     return envelope, code
+
+
+def _storable(value: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Write NULs and half emojis as escapes: no database takes them as they are."""
+    if isinstance(value, str):
+        text = value.replace("\0", "\\u0000")
+        return text.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_storable(item) for item in value]
+    if isinstance(value, dict):
+        return {_storable(name): _storable(item) for name, item in value.items()}
+    return value
 
 
 def _require_ok(status: int) -> None:
@@ -253,7 +309,7 @@ def _read_message(envelope: dict[str, Any]) -> str | None:
 def _refusal(
     code: int, message: str | None, status: int, oa_id: str
 ) -> RateLimitedError | RetryableApiError | CredentialsError | OaRefusedError:
-    said = f"Code {code}" + (f" ({message})" if message else "")
+    said = f"Code {code}" + (f" ({mask(message)})" if message else "")
     if code == RATE_EXCEEDED:
         return RateLimitedError(said, retry_after=0, code=code, http_status=status)
     if code in CREDENTIALS_REMEDIES:
@@ -270,7 +326,8 @@ def _seconds(retry_after: str | None) -> float:
     if not retry_after:
         return 0.0
     try:
-        return max(float(retry_after), 0.0)
+        seconds = float(retry_after)
+        return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
     except ValueError:
         pass
     try:

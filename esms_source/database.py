@@ -3,32 +3,65 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
+import pyarrow as pa
 import tenacity
 from dlt.destinations.exceptions import (
     DatabaseException,
+    DatabaseTransientException,
     DatabaseUndefinedRelation,
     DestinationConnectionError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
-    import pyarrow as pa
     from dlt.destinations.sql_client import SqlClientBase
     from typing_extensions import Self
 
 MEMORY_LIMIT: Final = "192MB"
 """Memory for planning; what needs more goes to a temporary file."""
 
+MEMORY_LIMIT_AFTERWARDS: Final = "48MB"
+"""The same while the finished work list is read, slice by slice."""
+
 LOCK_PATIENCE_SECONDS: Final = 15.0
 """How long to wait for a DuckDB file that another process holds open."""
 
 COPY_ROWS: Final = 50_000
+
+IN_LIST: Final = 10_000
+"""Texts that one SQL list may hold on any database."""
+
+POSTGRES_IN_LIST: Final = 200_000
+"""The same on PostgreSQL, which hashes them: a list of it takes about a second."""
+
+UNKNOWN: Final = "VARCHAR"
+"""Type of a column until the first value shows a better one."""
+
+POSTGRES_TYPES: Final = {
+    16: "BOOLEAN",
+    20: "BIGINT",
+    21: "SMALLINT",
+    23: "INTEGER",
+    700: "FLOAT",
+    701: "DOUBLE",
+    1082: "DATE",
+    1114: "TIMESTAMP",
+    1184: "TIMESTAMP WITH TIME ZONE",
+}
+"""PostgreSQL's type ids as DuckDB's types; all others are read as text.
+
+Source: the system catalog pg_type, whose ids never change.
+"""
+
+NUMERIC: Final = 1700
+MAX_DIGITS: Final = 38
 
 ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
 """What reading a database may raise."""
@@ -62,8 +95,11 @@ class Scratch:
 
     def __init__(self, timezone: str = "UTC") -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="esms-")
-        path = Path(self._folder.name) / "plan.duckdb"
-        self.connection = duckdb.connect(path)
+        self.folder = Path(self._folder.name)
+        self.connection = duckdb.connect()
+        self.execute("ATTACH ':memory:' AS plan")
+        self.execute("USE plan")
+        self.execute("SET temp_directory = ?", [str(self.folder / "spilled")])
         self.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
         self.execute("SET preserve_insertion_order = false")
         self.execute("SET TimeZone = ?", [timezone])
@@ -115,14 +151,44 @@ class Scratch:
         sql = f"DESCRIBE SELECT * FROM {relation}"
         return {row[0]: row[1] for row in self.rows(sql)}
 
-    def fill(self, target: str, chunk: pa.Table, *, create: bool) -> None:
-        """Add Arrow rows to a table, which is made anew when asked for."""
+    def create(self, target: str, types: Mapping[str, str]) -> None:
+        """Make an empty table anew."""
+        columns = ", ".join(f"{_quote(name)} {kind}" for name, kind in types.items())
+        self.execute(f"CREATE OR REPLACE TABLE {target} ({columns})")
+
+    def fill(self, target: str, chunk: pa.Table) -> None:
+        """Add Arrow rows to a table.
+
+        A column that is new, or had no value so far, takes the type that comes.
+        """
         self.connection.register("chunk", chunk)
-        if create:
-            self.execute(f"CREATE OR REPLACE TABLE {target} AS FROM chunk")
-        else:
-            self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
+        present = self.types(target)
+        for name, kind in self.types("chunk").items():
+            column = _quote(name)
+            if name not in present:
+                self.execute(f"ALTER TABLE {target} ADD COLUMN {column} {kind}")
+            elif kind != present[name] and not self._has_values(target, column):
+                self.execute(f"ALTER TABLE {target} ALTER {column} TYPE {kind}")
+        self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
         self.connection.unregister("chunk")
+
+    def fill_from_csv(self, target: str, path: Path) -> None:
+        r"""Add a CSV file without header, in which a bare \N is NULL."""
+        types = self.types(target)
+        texts = ", ".join(f"{_quote(name)}: 'VARCHAR'" for name in types)
+        columns = ", ".join(
+            f"TRY_CAST({_quote(name)} AS {kind})" for name, kind in types.items()
+        )
+        self.execute(
+            f"INSERT INTO {target} SELECT {columns} FROM read_csv(?,"
+            f" columns = {{{texts}}}, auto_detect = false, header = false,"
+            " delim = ',', quote = '\"', escape = '\"', nullstr = '\\N',"
+            " allow_quoted_nulls = false, max_line_size = 16777216)",
+            [str(path)],
+        )
+
+    def _has_values(self, target: str, column: str) -> bool:
+        return bool(self.rows(f"SELECT count({column}) FROM {target}")[0][0])
 
     def detach_all(self) -> None:
         """Close all attached files, so that others can open them."""
@@ -130,6 +196,9 @@ class Scratch:
         for catalog in self._attached.values():
             self.execute(f"DETACH {catalog}")
         self._attached.clear()
+        # From here on the memory is needed elsewhere.
+        self.execute(f"SET memory_limit = '{MEMORY_LIMIT_AFTERWARDS}'")
+        pa.system_memory_pool().release_unused()
 
 
 class Database:
@@ -139,6 +208,11 @@ class Database:
         client: dlt's SQL client of the destination.
         scratch: Where what is read goes.
         schema: The schema that holds the tables, or None for the default one.
+
+    Attributes:
+        is_remote: Whether what is read must be copied.
+        is_postgres: Whether it understands what only PostgreSQL does.
+        in_list: How many texts one SQL list may hold.
     """
 
     def __init__(
@@ -152,12 +226,20 @@ class Database:
         if path is not None and Path(path).exists():
             self._catalog = scratch.attach(path)
         self.is_missing = path is not None and self._catalog is None
+        self.is_remote = self._catalog is None
+        self.is_postgres = client.capabilities.sqlglot_dialect == "postgres"
+        self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST
 
     def quote(self, name: str) -> str:
         """Quote an identifier as this database wants it."""
         if self._catalog:
-            return '"' + name.replace('"', '""') + '"'
+            return _quote(name)
         return self._client.capabilities.escape_identifier(name)
+
+    def text_list(self, values: Sequence[str]) -> str:
+        """Return texts as the inside of an SQL list, as this database wants them."""
+        escape = self._client.capabilities.escape_literal
+        return ", ".join(str(escape(value)) for value in values)
 
     def name_of(self, table: str) -> str:
         """Return the qualified name of a table."""
@@ -170,20 +252,26 @@ class Database:
 
     def columns(self, relation: str) -> list[str] | None:
         """Return the column names of a table or query, None if it isn't there."""
+        types = self.types(relation)
+        return None if types is None else list(types)
+
+    def types(self, relation: str) -> dict[str, str] | None:
+        """Return the columns of a table or query with their DuckDB types.
+
+        None if it isn't there; text stands for types that aren't known.
+        """
         if self.is_missing:
             return None
-        sql = f"SELECT * FROM {relation} LIMIT 0"
         try:
             if self._catalog:
                 self._use()
-                cursor = self._scratch.execute(sql)
-                return [column[0] for column in cursor.description or ()]
-            with self._client as client, client.execute_query(sql) as remote:
-                return [column[0] for column in remote.description]
+                return self._scratch.types(relation)
+            with self._connected() as client:
+                return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
         except (duckdb.CatalogException, DatabaseUndefinedRelation):
             return None
 
-    def replace_relation(self, sql: str, name: str) -> None:
+    def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
         if self._catalog:
             self._scratch.execute(f"DROP TABLE plan.main.{name}")
@@ -198,11 +286,15 @@ class Database:
             self._use()
             self._scratch.execute(f"CREATE OR REPLACE TABLE {target} AS {sql}")
             return
-        created = False
-        with self._client as client, client.execute_query(sql) as cursor:
-            for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
-                self._scratch.fill(target, chunk, create=not created)
-                created = True
+        with self._connected() as client:
+            empty = f"SELECT * FROM ({sql}) AS copied LIMIT 0"
+            self._scratch.create(target, self._types(client, empty))
+            if self.is_postgres:
+                self._copy_out(client, sql, target)
+                return
+            with client.execute_query(sql) as cursor:
+                for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
+                    self._scratch.fill(target, chunk)
 
     def readable(self, relation: str, columns: Sequence[str], name: str) -> str:
         """Return what to select those columns from, copied where it must be."""
@@ -216,6 +308,50 @@ class Database:
     def _use(self) -> None:
         schema = self.quote(self._schema or "main")
         self._scratch.execute(f"USE {self._catalog}.{schema}")
+
+    @contextmanager
+    def _connected(self) -> Iterator[SqlClientBase[Any]]:
+        """Open a connection; what a driver raises becomes dlt's error."""
+        driver_error: type[Exception] = getattr(self._client.dbapi, "Error")  # noqa: B009
+        try:
+            with self._client as client:
+                yield client
+        except driver_error as exc:
+            raise DatabaseTransientException(exc) from exc
+
+    def _types(self, client: SqlClientBase[Any], sql: str) -> dict[str, str]:
+        with client.execute_query(sql) as cursor:
+            return {
+                column[0]: self._duckdb_type(column) for column in cursor.description
+            }
+
+    def _duckdb_type(self, column: Any) -> str:  # noqa: ANN401  as the driver has it
+        if self._client.dbapi is duckdb:
+            return str(column[1])
+        if not self.is_postgres:
+            return UNKNOWN
+        if column.type_code == NUMERIC:
+            # A numeric without precision may have any; dlt reads it like this too.
+            digits, scale = column.precision or MAX_DIGITS, column.scale or 0
+            if not 0 <= scale <= digits <= MAX_DIGITS:
+                digits, scale = MAX_DIGITS, 9
+            return f"DECIMAL({digits}, {scale})"
+        return POSTGRES_TYPES.get(column.type_code, UNKNOWN)
+
+    def _copy_out(self, client: SqlClientBase[Any], sql: str, target: str) -> None:
+        """Let PostgreSQL write a file: a stream, where a cursor holds all in memory."""
+        client.execute_sql("SET datestyle = 'ISO'; SET timezone = 'UTC'")
+        client.execute_sql("SET client_encoding = 'UTF8'; SET bytea_output = 'hex'")
+        path = self._scratch.folder / "copied.csv"
+        form = r"FORMAT csv, FORCE_QUOTE *, NULL '\N'"
+        with path.open("wb") as file, client.native_connection.cursor() as cursor:
+            cursor.copy_expert(f"COPY ({sql}) TO STDOUT ({form})", file)
+        self._scratch.fill_from_csv(target, path)
+        path.unlink()
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def duckdb_file(client: SqlClientBase[Any]) -> str | None:

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import dlt
+import duckdb
+import pyarrow as pa
+import tenacity
 from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.destination.exceptions import DestinationException
-from dlt.destinations.exceptions import DatabaseException
+from dlt.common.destination.exceptions import (
+    DestinationException,
+    DestinationTerminalException,
+)
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
@@ -20,11 +27,30 @@ from esms_source.exceptions import (
     EsmsError,
     PipelineBusyError,
 )
+from esms_source.ledger import literal
+from esms_source.planning import LOADS
+from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
+
+    from dlt.destinations.sql_client import SqlClientBase
+
+TURN_POLL_SECONDS: Final = 0.1
+
+STAGING_LAYOUT: Final = "staging_dataset_name_layout"
+SHARED_STAGING: Final = "%s_staging"
+"""dlt's default; all pipelines of a dataset would empty and fill the same tables."""
 
 KEEP_LOADED: Final = "load.delete_completed_jobs"
+
+HOPELESS: Final = (
+    DestinationTerminalException,
+    duckdb.InvalidInputException,
+    pa.ArrowInvalid,
+)
+"""Why trying a load again can't help: it was refused, or its files are damaged."""
 
 
 def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
@@ -49,9 +75,11 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: With the remedy.
     """
-    if "merge" not in _dispositions(pipeline):
-        fact = f"{pipeline.destination.destination_name} can't merge"
-        raise DestinationError(f"{fact}; use a destination with SQL tables")
+    capabilities = pipeline.destination.capabilities()
+    if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
+        fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
+        text = f"{fact}, so that callbacks a later answer lacks would stay"
+        raise DestinationError(f"{text}; load into duckdb or an SQL warehouse")
     path = duckdb_file(pipeline.sql_client())
     if path and Path(path).stem == pipeline.dataset_name:
         fact = (
@@ -63,19 +91,107 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         raise ConfigError(f"{fact}; make it or set DESTINATION__DUCKDB__CREDENTIALS")
 
 
+def check_grants(pipeline: dlt.Pipeline) -> None:
+    """Refuse a PostgreSQL user who may not make what a load needs.
+
+    Raises:
+        DestinationError: With the grant that is missing.
+    """
+    _keep_staging_apart(pipeline)
+    with _on_postgres(pipeline) as client:
+        if client is None:
+            return
+        schemas = (client.dataset_name, client.staging_dataset_name)
+        rows = client.execute_sql(
+            "SELECT current_user, current_database(),"
+            " has_database_privilege(current_database(), 'CREATE') OR"
+            " (SELECT count(*) = %s FROM pg_namespace WHERE nspname IN %s"
+            " AND has_schema_privilege(oid, 'CREATE'))",
+            len(schemas),
+            schemas,
+        )
+    for user, database, may_create in rows or ():
+        if not may_create:
+            grant = f'GRANT CREATE ON DATABASE "{database}" TO "{user}"'
+            instead = f"make the schemas {' and '.join(schemas)} for it"
+            fact = f"the user {user!r} may not create schemas in PostgreSQL"
+            raise DestinationError(f"{fact}; {grant}, or {instead}")
+
+
 def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Finish loads that an earlier run left behind."""
+    """Finish loads that an earlier run left behind.
+
+    They are dropped where another load completed since they were begun, as its
+    answers are newer, and where dlt would stumble over them; what they asked and
+    nobody else did is due again.
+    """
+    if _is_half_moved(pipeline) or _is_overtaken(pipeline):
+        pipeline.abort_packages()
     while pipeline.has_pending_data:
-        pipeline.normalize()
         load(pipeline)
 
 
 def load(pipeline: dlt.Pipeline) -> None:
-    """Load what is normalised; wait a little where a DuckDB file is held open."""
+    """Load what is extracted; wait a little where a DuckDB file is held open.
+
+    Raises:
+        DestinationError: The destination refuses the load for good. It is
+            dropped, so that it blocks no later run; its RefIds are due again.
+        PipelineStepFailed: It failed otherwise; the next run tries it again.
+    """
     # A loaded package would keep its files, for ever more of them.
     if dlt.config.get(KEEP_LOADED) is None:
         dlt.config[KEEP_LOADED] = True
-    wait_for_lock(pipeline.load)()
+    _keep_staging_apart(pipeline)
+    try:
+        pipeline.normalize()
+        with in_turn(pipeline):
+            wait_for_lock(pipeline.load)()
+    except PipelineStepFailed as exc:
+        if not any(isinstance(link, HOPELESS) for link in _chain(exc)):
+            raise
+        pipeline.abort_packages()
+        text = f"the destination refuses the load: {_innermost(exc)}"
+        raise DestinationError(
+            f"{text}; correct its tables; the load's RefIds are due again"
+        ) from exc
+
+
+@contextmanager
+def in_turn(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Let workers of one PostgreSQL dataset make and fill tables one after another.
+
+    Otherwise they would make the same ones at once, and deadlock over them. The
+    turn ends with its connection, also where the process is killed.
+
+    Raises:
+        DestinationError: The server can't be reached; the next run loads.
+    """
+    taking = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda taken: not taken),
+        wait=tenacity.wait_fixed(TURN_POLL_SECONDS),
+    )
+    with _on_postgres(pipeline) as client:
+
+        def take() -> bool:
+            sql = "SELECT pg_try_advisory_lock(hashtext(%s))"
+            rows = client and client.execute_sql(sql, f"esms {pipeline.dataset_name}")
+            return not client or bool(rows and rows[0][0])
+
+        taking(take)
+        yield
+
+
+@contextmanager
+def leaving_signals(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keep dlt from holding signals back, and then forgetting them, in a load."""
+    config = pipeline.runtime_config
+    before = config.intercept_signals
+    config.intercept_signals = False
+    try:
+        yield
+    finally:
+        config.intercept_signals = before
 
 
 @contextmanager
@@ -105,10 +221,14 @@ def reporting_errors() -> Iterator[None]:
 
     Raises:
         EsmsError: The one that dlt had wrapped, or what dlt's own amounts to.
+        KeyboardInterrupt: dlt had wrapped it.
     """
     try:
         yield
     except PipelineStepFailed as exc:
+        for link in _chain(exc):
+            if isinstance(link, (EsmsError, KeyboardInterrupt)):
+                raise link from link.__cause__
         raise _unwrap(exc) from exc
     except (ConfigurationException, ImportError) as exc:
         raise ConfigError(
@@ -119,35 +239,91 @@ def reporting_errors() -> Iterator[None]:
         raise DestinationError(
             f"{text}; check its name, credentials and grants"
         ) from exc
+    except (duckdb.Error, OSError) as exc:
+        text = f"planning or loading failed: {first_line(exc)}"
+        raise DestinationError(
+            f"{text}; check the room on the disks and the columns of ref_ids"
+        ) from exc
 
 
 def _credentials_of(destination: str) -> str:
     return f"DESTINATION__{destination.upper()}__CREDENTIALS"
 
 
-def first_line(exc: BaseException) -> str:
-    """Return the first line of an error's text, or its kind."""
-    lines = str(exc).strip().splitlines()
-    return lines[0].rstrip(".;:") if lines else type(exc).__name__
+def _keep_staging_apart(pipeline: dlt.Pipeline) -> None:
+    """Let workers of one dataset stage their rows each in a schema of its own."""
+    config = pipeline.destination_client().config
+    if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
+        layout = f"{SHARED_STAGING}_{pipeline.pipeline_name}"
+        pipeline.destination.config_params[STAGING_LAYOUT] = layout
 
 
-def _dispositions(pipeline: dlt.Pipeline) -> list[str]:
-    capabilities = pipeline.destination.capabilities()
-    merges = capabilities.supported_merge_strategies
-    return ["append", *(["merge"] if merges else [])]
+@contextmanager
+def _on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
+    """Connect to the destination where it is a PostgreSQL, else yield None.
+
+    Raises:
+        DestinationError: The server can't be reached; the next run loads.
+    """
+    client = pipeline.sql_client()
+    if client.capabilities.sqlglot_dialect != "postgres":
+        yield None
+        return
+    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
+    try:
+        with client:
+            yield client
+    except (driver_error, DatabaseException) as exc:
+        fact = f"the destination can't be reached: {first_line(exc)}"
+        text = f"{fact}; what was answered is kept and the next run loads it"
+        raise DestinationError(text) from exc
+
+
+def _is_half_moved(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether a run was killed just when dlt moved a load to its next folder."""
+    extracted = pipeline.list_extracted_load_packages()
+    return not set(extracted).isdisjoint(pipeline.list_normalized_load_packages())
+
+
+def _is_overtaken(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether any load completed since the oldest pending one was begun."""
+    pending = [
+        *pipeline.list_extracted_load_packages(),
+        *pipeline.list_normalized_load_packages(),
+    ]
+    if not pending:
+        return False
+    # dlt makes load ids of the time.
+    begun_at = datetime.fromtimestamp(float(min(pending)), timezone.utc)
+    try:
+        with pipeline.sql_client() as client:
+            loads = client.make_qualified_table_name(LOADS)
+            rows = client.execute_sql(
+                f"SELECT count(*) FROM {loads}"
+                f" WHERE schema_name = 'esms' AND inserted_at >= {literal(begun_at)}"
+            )
+    except DatabaseUndefinedRelation:
+        return False
+    return bool(rows and rows[0][0])
+
+
+def _chain(exc: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = exc
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__
+
+
+def _innermost(exc: BaseException) -> str:
+    *_, last = _chain(exc)
+    return first_line(last)
 
 
 def _unwrap(exc: PipelineStepFailed) -> EsmsError:
-    link: BaseException | None = exc
-    last: BaseException = exc
-    while link is not None:
-        if isinstance(link, EsmsError):
-            return link
-        last, link = link, link.__cause__ or link.__context__
     if is_locked(exc):
         fact = "another process holds the destination's DuckDB file open"
         return DestinationError(f"{fact}; close it there and run again")
-    return DestinationError(
-        f"the {exc.step} step failed: {first_line(last)}; what was answered is kept"
-        " and the next run loads it"
-    )
+    # dlt drops what an extract that fails has read, and keeps a load.
+    outcome = "is due again" if exc.step == "extract" else "is loaded by the next run"
+    fact = f"the {exc.step} step failed: {_innermost(exc)}"
+    return DestinationError(f"{fact}; what was asked {outcome}")

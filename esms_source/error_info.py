@@ -19,7 +19,8 @@ MAX_BROKEN: Final = 100
 """Starts of unreadable JSON after which no more are tried, so that time is bounded."""
 
 _INTEGER: Final = re.compile(r"\s*([+-]?[0-9]{1,19})\s*")
-_ENCODED: Final = re.compile(r"\s*%(?:25)?(?:7B|5B|22)", re.IGNORECASE)
+# No JSON goes on with a % after its first bracket: such a text is half encoded.
+_ENCODED: Final = re.compile(r"\s*[{\[]?%(?:25)?(?:7B|5B|22)", re.IGNORECASE)
 _DATE: Final = re.compile(r"____(\d\d)/(\d\d)/(\d{4}) (\d\d:\d\d:\d\d)", re.ASCII)
 _OBJECT_START: Final = re.compile(r'\{\s*(?:"|\Z)')
 _ERROR: Final = re.compile(r'"[Ee]rror"\s*:')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -105,13 +106,11 @@ def advance(
         "expired",
         outcome,
     )
-    wait = pc.min_element_wise(
-        pc.multiply(
-            settings.repoll_after,
-            pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double")),
-        ),
-        settings.repoll_max,
-    )
+    growth = pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double"))
+    # Not infinite: no wait at all stays none after any number of attempts.
+    growth = pc.min_element_wise(growth, sys.float_info.max)
+    wait = pc.multiply(settings.repoll_after, growth)
+    wait = pc.min_element_wise(wait, settings.repoll_max)
     wait = pc.if_else(at_once, 0.0, wait)
     microseconds = pc.round(pc.multiply(wait, MICROSECONDS)).cast(BIGINT)
     next_poll_at = pc.if_else(

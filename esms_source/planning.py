@@ -10,6 +10,7 @@ import pyarrow as pa
 from esms_source.database import Database, ReadError, Scratch, is_locked
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
 from esms_source.ledger import FIXED, WORK, due_condition, literal, text_list
+from esms_source.redaction import first_line
 from esms_source.tables import REF_IDS, SETTLED, STATES
 from esms_source.warehouse import (
     RefIds,
@@ -92,15 +93,20 @@ class Plan:
     Attributes:
         total: RefIds to ask.
         skipped: Rows of the warehouse that can't be asked.
+        is_first: Whether there is no ledger yet.
     """
 
     scratch: Scratch
     total: int
     skipped: Skipped
+    is_first: bool = False
 
     def slices(self, size: int) -> Iterator[pa.Table]:
-        """Yield the work in order, at most ``size`` RefIds at a time."""
-        for start in range(0, self.total, size):
+        """Yield the work in order, at most ``size`` RefIds at a time.
+
+        Where there is no ledger yet, an empty slice makes all tables.
+        """
+        for start in range(0, self.total or int(self.is_first), size):
             end = min(start + size, self.total)
             table = self.scratch.table(
                 "SELECT * FROM plan.main.work WHERE rowid >= ? AND rowid < ?"
@@ -176,7 +182,10 @@ class _Planner:
         self._choice = choice
         self._as_of = as_of
         self._skipped = Skipped()
-        scratch.fill("plan.main.due", WORK.empty_table(), create=True)
+        self._ledger: Database | None = None
+        scratch.connection.register("nothing", WORK.empty_table())
+        scratch.execute("CREATE TABLE plan.main.due AS FROM nothing")
+        scratch.connection.unregister("nothing")
         scratch.execute(
             "CREATE TABLE plan.main.fresh AS"
             " SELECT oa_id, ref_id, sent_at, chosen FROM plan.main.due"
@@ -210,7 +219,7 @@ class _Planner:
             condition = self._due(database.name_of(LOADS))
             database.copy(f"SELECT {columns} FROM {ref_ids} WHERE {condition}", "due")
             database.copy(self._oas(ref_ids), "oas")
-            database.replace_relation(f"SELECT oa_id, ref_id FROM {ref_ids}", "known")
+            self._ledger = database
         except ReadError as exc:
             raise DestinationError(_why_not(exc)) from exc
         self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
@@ -229,8 +238,10 @@ class _Planner:
         if ref_ids is not None:
             timed = self._copy_offer(offer_rows(settings, scratch, ref_ids), None)
         elif not only or table.table or table.query:
-            offer = offer_table(settings, scratch, open_client(settings))
-            timed = self._copy_offer(offer, None if only else "plan.main.oas")
+            windows = None if only else "plan.main.oas"
+            offer = offer_table(settings, scratch, open_client(settings), windows)
+            timed = self._copy_offer(offer, windows)
+        self._read_known()
         if only:
             self._keep_only()
         self._skipped = count_skipped(scratch, timed=timed and not only)
@@ -258,7 +269,7 @@ class _Planner:
         total: int = scratch.rows("SELECT count(*) FROM plan.main.work")[0][0]
         if self._choice.max_ref_ids is not None:
             total = min(total, self._choice.max_ref_ids)
-        return Plan(scratch, total, self._skipped)
+        return Plan(scratch, total, self._skipped, is_first=self._ledger is None)
 
     def _due(self, loads: str) -> str:
         choice = self._choice
@@ -281,6 +292,28 @@ class _Planner:
             f" FROM {ref_ids} GROUP BY oa_id"
         )
 
+    def _read_known(self) -> None:
+        """Take over which of the RefIds at hand the ledger has."""
+        ledger = self._ledger
+        if ledger is None:
+            return
+        sql = f"SELECT oa_id, ref_id FROM {ledger.name_of(REF_IDS.name)}"
+        if ledger.is_remote:
+            # Few keys are looked up; where there are many, all are copied faster.
+            at_hand = self._at_hand(ledger.in_list + 1)
+            if len(at_hand) <= ledger.in_list:
+                sql += f" WHERE ref_id IN ({ledger.text_list(at_hand or [''])})"
+        try:
+            ledger.show(sql, "known")
+        except ReadError as exc:
+            raise DestinationError(_why_not(exc)) from exc
+
+    def _at_hand(self, limit: int) -> list[str]:
+        sql = "SELECT ref_id FROM plan.main.offered"
+        if self._choice.only is not None:
+            sql += " UNION SELECT ref_id FROM plan.main.only"
+        return [row[0] for row in self._scratch.rows(f"{sql} LIMIT {limit}")]
+
     def _copy_offer(self, offer: Offer, windows: str | None) -> bool:
         """Copy what is offered; tell whether its rows must have a sent_at."""
         sql = offer.select(self._settings.oa_id, windows)
@@ -289,17 +322,20 @@ class _Planner:
         try:
             self._scratch.execute(f"CREATE OR REPLACE TABLE plan.main.offered AS {sql}")
         except ReadError as exc:
-            fact = str(exc).strip().splitlines()[0]
+            fact = first_line(exc)
             text = f"the warehouse table can't be read: {fact}"
             raise RefIdTableError(f"{text}; correct [sources.esms.ref_ids]") from exc
         return offer.columns.sent_at is not None
 
     def _keep_only(self) -> None:
         """Add chosen RefIds that neither warehouse nor ledger has."""
-        default = f"'{self._settings.oa_id}'" if self._settings.oa_id else "NULL"
+        oa_id = self._settings.oa_id
+        default = text_list([oa_id]) if oa_id else "NULL"
         self._scratch.execute(
             f"""
-            INSERT INTO plan.main.offered BY NAME
+            CREATE OR REPLACE TABLE plan.main.offered AS
+            FROM plan.main.offered
+            UNION ALL BY NAME
             SELECT * REPLACE (coalesce(oa_id, {default}) AS oa_id)
             FROM plan.main.only AS work
             WHERE NOT {_among("offered", "work")} AND NOT {_among("known", "work")}
@@ -322,17 +358,27 @@ class _Planner:
             for name in ['"' + column.replace('"', '""') + '"']
         ]
         columns = ", ".join(["oa_id", "ref_id", "sent_at", *carried])
+        distinct = order = ""
+        if self._offers_twice():
+            distinct = "DISTINCT ON (oa_id, ref_id)"
+            order = "ORDER BY oa_id, ref_id, sent_at"
+        scratch.execute("DROP TABLE plan.main.fresh")
         scratch.execute(
             f"""
-            CREATE OR REPLACE TABLE plan.main.fresh AS
-            SELECT DISTINCT ON (oa_id, ref_id) {columns}, {chosen} AS chosen
+            CREATE VIEW plan.main.fresh AS
+            SELECT {distinct} {columns}, {chosen} AS chosen
             FROM plan.main.offered
             ANTI JOIN plan.main.known USING (oa_id, ref_id)
             WHERE ref_id <> '' AND oa_id IS NOT NULL
             AND (sent_at IS NOT NULL OR NOT {timed})
-            ORDER BY oa_id, ref_id, sent_at
+            {order}
             """
         )
+
+    def _offers_twice(self) -> bool:
+        """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
+        sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
+        return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.offered {sql}"))
 
 
 def _among(chosen: str, row: str) -> str:
@@ -348,5 +394,5 @@ def _why_not(exc: Exception) -> str:
         return (
             "another process holds the destination's DuckDB file open; close it there"
         )
-    fact = str(exc).strip().splitlines()[0]
+    fact = first_line(exc)
     return f"the ledger can't be read: {fact}; check the destination and its grants"

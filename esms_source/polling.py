@@ -20,8 +20,9 @@ from esms_source.exceptions import (
     OutageError,
     RateLimitedError,
     RetryableApiError,
+    StoppedError,
 )
-from esms_source.rate_limit import RateLimiter
+from esms_source.shared_budget import SharedRateLimiter, open_limiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -42,9 +43,6 @@ SPLIT_BACKOFF_SECONDS: Final = 0.1
 """The same for a part of a batch: waiting didn't help the whole one."""
 
 BACKOFF_MAX_SECONDS: Final = 30.0
-
-SPLIT_UNTIL: Final = 10
-"""So many requests in a row without a usable answer, and splitting ends."""
 
 OUTAGE_AFTER: Final = 60
 """So many requests in a row without a usable answer, and the run ends."""
@@ -215,10 +213,15 @@ class Poller:
         self._client = client
         self._clock = clock
         self._stop = stop
-        self._limiter = RateLimiter(settings.requests_per_second, stop)
+        self._limiter = open_limiter(settings, stop)
         self._refused: dict[str, OaRefusedError] = {}
         self._lock = threading.Lock()
         self._exhausted_in_a_row = 0
+
+    def close(self) -> None:
+        """Let a shared budget go."""
+        if isinstance(self._limiter, SharedRateLimiter):
+            self._limiter.close()
 
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Ask all of some work; yield the requests that ended, in groups.
@@ -237,6 +240,10 @@ class Poller:
                     group = []
             if group:
                 yield group
+        except BaseException:
+            # Nobody takes what comes: threads must not wait out their retries.
+            self._stop(StoppedError("loading failed while the API was being asked"))
+            raise
         finally:
             crew.dismiss()
 
@@ -244,7 +251,8 @@ class Poller:
         while not crew.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
             slot = self._limiter.acquire()
-            if slot is None:
+            # The limiter looks for a stop only where it has to wait.
+            if slot is None or self._stop:
                 return
             batch = self._next(todo, crew)
             if batch is None:
@@ -288,7 +296,7 @@ class Poller:
             for attempt in self._retrying(whole=whole):
                 with attempt:
                     slot = slot or self._limiter.acquire()
-                    if slot is None:
+                    if slot is None or self._stop:
                         break
                     try:
                         request.answer = self._attempt(request, slot)
@@ -305,11 +313,9 @@ class Poller:
         return request
 
     def _retrying(self, *, whole: bool) -> tenacity.Retrying:
-        backoff = tenacity.wait_exponential_jitter(
-            BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS,
-            max=BACKOFF_MAX_SECONDS,
-            jitter=BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS,
-        )
+        base = BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS
+        growing = tenacity.wait_exponential(multiplier=base, max=BACKOFF_MAX_SECONDS)
+        backoff = growing + tenacity.wait_random(0, base)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome else None
@@ -368,7 +374,7 @@ class Poller:
             text = f"the API gave no usable answer to {OUTAGE_AFTER} requests in a row"
             self._stop(OutageError(f"{text}, at last: {error}; run again later"))
         alone = len(request.batch.rows) == 1 or isinstance(error, RateLimitedError)
-        return "failed" if alone or self._exhausted_in_a_row > SPLIT_UNTIL else "split"
+        return "failed" if alone else "split"
 
 
 class _Crew:
@@ -378,7 +384,7 @@ class _Crew:
         self.dismissed = False
         self._size = size
         self._queue: queue.Queue[Request | BaseException | None] = queue.Queue(
-            4 * GROUP_REQUESTS
+            GROUP_REQUESTS
         )
         self._threads: list[threading.Thread] = []
 

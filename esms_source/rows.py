@@ -59,7 +59,7 @@ Source: the GetCallback page of eSMS's API docs.
 """
 
 KNOWN_FIELDS: Final = frozenset({"SMSID", "OAId", "ErrorInfo", *API_FIELDS})
-QUERY_OF_URL: Final = r"[?#].*"
+QUERY_OF_URL: Final = r"(?s)[?#].*"
 INT64: Final = range(-(2**63), 2**63)
 
 _parse_error_info = lru_cache(maxsize=4_096)(parse_error_info)
@@ -109,9 +109,14 @@ class _Placed:
 
     answers: list[RawAnswer] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    row_nos: list[int] = field(default_factory=list)
     ref_ids: list[str] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
     extras: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+_Rejected = tuple[RawAnswer, int, str, str]
+"""An answer, and of one of its rows: number, what is wrong with it, JSON."""
 
 
 class RowReader:
@@ -124,13 +129,13 @@ class RowReader:
     def read(self, answers: Sequence[RawAnswer]) -> ReadRows:
         """Place and type all rows of some answers."""
         placed = _Placed()
-        rejected: list[tuple[RawAnswer, str, str]] = []
+        rejected: list[_Rejected] = []
         rejected_by_request = []
         for number, answer in enumerate(answers):
             before = len(rejected)
             self._place(number, answer, placed, rejected)
             rejected_by_request.append(len(rejected) - before)
-        columns = self._read_columns(placed)
+        columns = self._read_columns(answers, placed)
         final = _is_final(columns)
         columns["delivery"] = _delivery(columns, final)
         finals = final.to_pylist()
@@ -154,14 +159,15 @@ class RowReader:
         number: int,
         answer: RawAnswer,
         placed: _Placed,
-        rejected: list[tuple[RawAnswer, str, str]],
+        rejected: list[_Rejected],
     ) -> None:
         """Find the RefId of each row of one answer: to the letter, else by fold."""
         asked = dict.fromkeys(answer.ref_ids)
         folded: dict[str, list[str]] | None = None
-        for row in answer.rows:
+        for row_no, row in enumerate(answer.rows, 1):
             if not isinstance(row, dict):
-                rejected.append((answer, "not an object", self._raw_json(row)))
+                raw = self._raw_json(row)
+                rejected.append((answer, row_no, "not an object", raw))
                 continue
             sms_id = row.get("SMSID")
             if isinstance(sms_id, str) and sms_id in asked:
@@ -171,21 +177,31 @@ class RowReader:
                     folded = _fold(asked)
                 found, reason = _find(sms_id, asked, folded)
                 if found is None:
-                    rejected.append((answer, reason, self._raw_json(row)))
+                    rejected.append((answer, row_no, reason, self._raw_json(row)))
                     continue
                 ref_id = found
                 placed.extras[len(placed.rows)] = {"SMSID": sms_id}
-            placed.answers.append(answer)
-            placed.numbers.append(number)
+            placed.row_nos.append(row_no)
             placed.ref_ids.append(ref_id)
             placed.rows.append(row)
+        added = len(placed.rows) - len(placed.answers)
+        placed.answers += [answer] * added
+        placed.numbers += [number] * added
 
-    def _read_columns(self, placed: _Placed) -> dict[str, pa.Array]:
+    def _read_columns(
+        self, answers: Sequence[RawAnswer], placed: _Placed
+    ) -> dict[str, pa.Array]:
         rows, extras = placed.rows, placed.extras
         types = {column.name: column.type for column in CALLBACKS.columns}
+        # What is one per answer is turned into Arrow once, not for each of its rows.
+        numbers = pa.array(placed.numbers, BIGINT)
+        oa_ids = pa.array([answer.oa_id for answer in answers], TEXT)
+        polled_at = pa.array([answer.polled_at for answer in answers], TIMESTAMP)
         columns: dict[str, pa.Array] = {
-            "oa_id": pa.array([answer.oa_id for answer in placed.answers], TEXT),
+            "oa_id": oa_ids.take(numbers),
+            "polled_at": polled_at.take(numbers),
             "ref_id": pa.array(placed.ref_ids, TEXT),
+            "row_no": pa.array(placed.row_nos, BIGINT),
         }
         for api_name, name in API_FIELDS.items():
             values = [row.get(api_name) for row in rows]
@@ -197,23 +213,21 @@ class RowReader:
             columns["callback_url"] = _without_query(columns["callback_url"])
         columns |= _error_columns([row.get("ErrorInfo") for row in rows])
         self._keep_the_rest(placed)
-        columns["extra"] = pa.array(
-            [
-                _to_json(extra) if (extra := extras.get(index)) else None
-                for index in range(len(rows))
-            ],
-            TEXT,
-        )
-        polled_at = [answer.polled_at for answer in placed.answers]
-        columns["polled_at"] = pa.array(polled_at, types["polled_at"])
+        extra: list[str | None] = [None] * len(rows)
+        for index, fields in extras.items():
+            extra[index] = _to_json(fields) if fields else None
+        columns["extra"] = pa.array(extra, TEXT)
         return columns
 
     def _keep_the_rest(self, placed: _Placed) -> None:
         """Put into ``extra`` what has no column, and hide what is to be hidden."""
+        # Most rows hold nothing else: they are asked all at once, then one by one.
+        unknown = set().union(*placed.rows) - KNOWN_FIELDS
+        for index, row in enumerate(placed.rows if unknown else ()):
+            extra = {name: row[name] for name in row if name in unknown}
+            if extra:
+                placed.extras.setdefault(index, {}).update(extra)
         for index, row in enumerate(placed.rows):
-            if not row.keys() <= KNOWN_FIELDS:
-                extra = placed.extras.setdefault(index, {})
-                extra |= {k: v for k, v in row.items() if k not in KNOWN_FIELDS}
             oa_id, asked_for = row.get("OAId"), placed.answers[index].oa_id
             if oa_id not in (None, asked_for) and str(oa_id).strip() != asked_for:
                 placed.extras.setdefault(index, {})["OAId"] = oa_id
@@ -239,7 +253,7 @@ class RowReader:
             if self._hide_phone and "phone" in name.lower() and item is not None:
                 text = item if isinstance(item, str) else _to_json(item)
                 scrubbed[name] = self._hide_phone(text)
-            elif not self._keep_query and name == "CallbackUrl":
+            elif not self._keep_query and name.lower() == "callbackurl":
                 text = item if isinstance(item, str) else _to_json(item)
                 scrubbed[name] = text.partition("?")[0].partition("#")[0]
             else:
@@ -372,7 +386,9 @@ def _error_columns(values: list[Any]) -> dict[str, pa.Array]:
 def _is_final(columns: dict[str, pa.Array]) -> pa.Array:
     """Tell per row whether its outcome won't change: contract, section 5."""
     status = columns["send_status"]
-    known = pc.greater(pc.add(*_outcomes(columns)), 0)
+    # As floats: the sum of two large counts would overflow.
+    counts = (count.cast("double", safe=False) for count in _outcomes(columns))
+    known = pc.greater(pc.add(*counts), 0)
     done = pc.and_kleene(pc.equal(status, DONE), known)
     return pc.fill_null(
         pc.or_kleene(pc.equal(status, REJECTED), done), fill_value=False
@@ -406,17 +422,17 @@ def _to_json(value: Any) -> str:  # noqa: ANN401  any JSON value
     return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
 
 
-def _rejected_table(rejected: list[tuple[RawAnswer, str, str]]) -> pa.Table:
+def _rejected_table(rejected: list[_Rejected]) -> pa.Table:
+    columns = zip(*rejected, strict=True) if rejected else ([], [], [], [])
+    answers, row_nos, reasons, rows = columns
     return _table(
         REJECTED_ROWS,
         {
-            "request_no": pa.array([a.request_no for a, _, _ in rejected], BIGINT),
-            "reason": pa.array([reason for _, reason, _ in rejected], TEXT),
-            "row": pa.array([row for _, _, row in rejected], TEXT),
-            "polled_at": pa.array(
-                [answer.polled_at for answer, _, _ in rejected],
-                TIMESTAMP,
-            ),
+            "request_no": pa.array([a.request_no for a in answers], BIGINT),
+            "row_no": pa.array(row_nos, BIGINT),
+            "reason": pa.array(reasons, TEXT),
+            "row": pa.array(rows, TEXT),
+            "polled_at": pa.array([a.polled_at for a in answers], TIMESTAMP),
         },
     )
 

@@ -9,19 +9,25 @@ from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
 from esms_source.asking import Asking
+from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
 from esms_source.database import wait_for_lock
 from esms_source.destination import (
     alone,
     check_destination,
+    check_grants,
+    in_turn,
+    leaving_signals,
     load,
     load_pending,
     reporting_errors,
 )
+from esms_source.exceptions import DestinationError
 from esms_source.planning import Choice, Plan, make_plan
 from esms_source.polling import Progress, Stop
 from esms_source.source import polled_tables
 from esms_source.tally import Tally
+from esms_source.views import lacks_small_tables, refresh_views
 from esms_source.warehouse import Skipped
 
 if TYPE_CHECKING:
@@ -30,6 +36,7 @@ if TYPE_CHECKING:
 
     import dlt
     import pyarrow as pa
+    from dlt.extract import DltResource
 
     from esms_source.config import Settings
     from esms_source.warehouse import RefIds
@@ -56,7 +63,13 @@ class Report(Tally):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all numbers by name."""
-        return {**vars(self), "skipped": vars(self.skipped), "left": self.left}
+        return {
+            **vars(self),
+            "problems": dict(self.problems),
+            "skipped": vars(self.skipped),
+            "loads": list(self.loads),
+            "left": self.left,
+        }
 
 
 def sync(
@@ -74,7 +87,8 @@ def sync(
 ) -> Report:
     """Load what an earlier run left pending, then all that is due, in slices.
 
-    Each RefId is asked at most once. A crash costs at most one slice.
+    Each RefId is asked at most once. A crash costs at most one slice. At the end
+    the views are made, where they aren't there yet.
 
     Args:
         pipeline: Where to load to.
@@ -107,12 +121,15 @@ def sync(
     with (
         alone(pipeline),
         reporting_errors(),
+        leaving_signals(pipeline),
         Asking(resolved, progress, stop) as asking,
     ):
         check_destination(pipeline)
-        wait_for_lock(pipeline.sync_destination)()
+        check_grants(pipeline)
+        # First: dlt's sync drops what is pending while there is no dataset yet.
         with asking.tally.timed("load"):
             load_pending(pipeline)
+        wait_for_lock(pipeline.sync_destination)()
         with asking.tally.timed("plan"):
             plan = make_plan(pipeline, resolved, choice, asking.clock.started_at)
         progress.total = plan.total
@@ -125,24 +142,33 @@ def sync(
         if asking.stop.reason:
             asking.stop.reason.report = report
             raise asking.stop.reason
+        try:
+            with asking.tally.timed("views"), in_turn(pipeline):
+                refresh_views(pipeline, resolved)
+        except DestinationError as exc:
+            exc.report = report
+            raise
         return report
 
 
 def _load_slices(
     pipeline: dlt.Pipeline, plan: Plan, asking: Asking, settings: Settings
 ) -> Iterator[str]:
+    small = small_tables() if lacks_small_tables(pipeline) else []
     for work in plan.slices(settings.slice_ref_ids):
-        source = _slice_source(asking, work)
+        if asking.stop:
+            return
+        source = _slice_source(asking, work, small)
+        small = []
         with asking.tally.timed("ask"):
             info = pipeline.extract(source)
         with asking.tally.timed("load"):
-            pipeline.normalize()
             load(pipeline)
         yield from info.loads_ids
-        if asking.stop:
-            return
 
 
-def _slice_source(asking: Asking, work: pa.Table) -> DltSource:
+def _slice_source(
+    asking: Asking, work: pa.Table, small: Sequence[DltResource]
+) -> DltSource:
     tables = polled_tables(lambda load_id: asking.ask([work], load_id))
-    return DltSource(Schema("esms"), "esms", tables)
+    return DltSource(Schema("esms"), "esms", [*tables, *small])

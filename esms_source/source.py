@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dlt
+import pyarrow as pa
 from dlt.extract import DltResource
 
 from esms_source.asking import Asking
+from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
 from esms_source.planning import Choice, make_plan
 from esms_source.recording import Polled
+from esms_source.redaction import MaskedErrors
 from esms_source.tables import POLLED, Table
 from esms_source.warehouse import RefIds
-
-if TYPE_CHECKING:
-    from dlt.common.schema.typing import TWriteDispositionConfig
 
 
 class _JsonTravelsAsText(logging.Filter):
@@ -31,7 +31,8 @@ class _JsonTravelsAsText(logging.Filter):
         return "several column hints were different" not in record.getMessage()
 
 
-logging.getLogger("dlt").addFilter(_JsonTravelsAsText())
+for _filter in (_JsonTravelsAsText(), MaskedErrors()):
+    logging.getLogger("dlt").addFilter(_filter)
 
 
 @dlt.source(name="esms", section="esms")
@@ -48,8 +49,8 @@ def esms_source(
     """Ask eSMS for everything that is due, as one load.
 
     Loads the tables ``ref_ids``, ``callbacks``, ``api_requests`` and
-    ``rejected_rows``. For large amounts prefer ``sync``, which loads slice by
-    slice, so that a crash costs little.
+    ``rejected_rows``, and the small tables. For large amounts prefer ``sync``,
+    which loads slice by slice, so that a crash costs little, and makes the views.
 
     Args:
         ref_ids: Dicts, Arrow tables or a dlt resource with the columns
@@ -93,7 +94,7 @@ def esms_source(
             if asking.stop.reason and not asking.tally.answered + asking.tally.missing:
                 raise asking.stop.reason
 
-    return polled_tables(ask)
+    return [*polled_tables(ask), *small_tables()]
 
 
 def polled_tables(ask: Callable[[str], Iterator[Polled]]) -> list[DltResource]:
@@ -119,17 +120,7 @@ def _table_resource(polled: DltResource, table: Table) -> DltResource:
         merge_key=table.replace_by,
         write_disposition="merge",
     )
-    def rows(polled: Polled) -> Iterator[Any]:
-        # Only now the destination is known, and with it how it can merge.
-        hints = dlt.mark.make_hints(write_disposition=_disposition(table))
-        yield dlt.mark.with_hints(polled[table.name], hints)
+    def rows(polled: Polled) -> Iterator[pa.Table]:
+        yield polled[table.name]
 
     return rows()
-
-
-def _disposition(table: Table) -> TWriteDispositionConfig:
-    """Merge row by row where the destination can, else delete and insert."""
-    strategies = dlt.current.pipeline().destination.capabilities()
-    supported = strategies.supported_merge_strategies or ()
-    upsert = table.key and "upsert" in supported
-    return {"disposition": "merge", "strategy": "upsert" if upsert else "delete-insert"}

@@ -51,8 +51,8 @@ class Column:
 class Table:
     """One table: what it holds, its columns, and how a later load meets it.
 
-    A table with a ``replace_by`` has its rows replaced as a whole where those
-    columns agree; any other is merged row by row on its ``key``.
+    Rows are merged on their ``key``, so that a load may be repeated. A table
+    with a ``replace_by`` has its rows replaced as a whole where those agree.
     """
 
     name: str
@@ -117,6 +117,7 @@ CALLBACKS: Final = Table(
     (
         _required("oa_id", TEXT, "Official Account that was asked for"),
         _required("ref_id", TEXT, "RefId in the warehouse's spelling"),
+        _required("row_no", BIGINT, "Number of the row in its answer"),
         _required("delivery", TEXT, "delivered, failed, partial or pending"),
         Column("phone_number", TEXT, "Receiver: phone, Zalo user id or hash"),
         Column("send_status", BIGINT, "How far sending got; see send_statuses"),
@@ -141,6 +142,7 @@ CALLBACKS: Final = Table(
         _required("polled_at", TIMESTAMP, "When the answer came"),
         _LOAD_ID,
     ),
+    key=("oa_id", "ref_id", "row_no"),
     replace_by=("oa_id", "ref_id"),
 )
 
@@ -174,12 +176,13 @@ REJECTED_ROWS: Final = Table(
     "Rows of an answer that couldn't be placed.",
     (
         _required("request_no", BIGINT, "Request that they came with"),
+        _required("row_no", BIGINT, "Number of the row in its answer"),
         _required("reason", TEXT, "Why they couldn't be placed"),
         Column("row", TEXT, "The row as it came", nullable=False, json=True),
         _required("polled_at", TIMESTAMP, "When the answer came"),
         _LOAD_ID,
     ),
-    replace_by=("load_id", "request_no"),
+    key=("load_id", "request_no", "row_no"),
 )
 
 POLLED: Final = (REF_IDS, CALLBACKS, API_REQUESTS, REJECTED_ROWS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -17,16 +19,19 @@ from dlt.common.schema import Schema
 from esms_source.config import SECTIONS
 from esms_source.database import (
     COPY_ROWS,
+    UNKNOWN,
     Database,
     ReadError,
     duckdb_file,
     is_locked,
 )
 from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.ledger import FIXED
+from esms_source.ledger import FIXED, literal
+from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     from dlt.destinations.sql_client import SqlClientBase
 
@@ -50,6 +55,13 @@ CARRIED_AS_THEY_ARE: Final = (
     "DECIMAL",
     "DATE",
 )
+
+WINDOW_SLACK: Final = {
+    "TIMESTAMP WITH TIME ZONE": timedelta(),
+    "TIMESTAMP": timedelta(days=1),
+    "DATE": timedelta(days=1),
+}
+"""By what a window must be wider where the database compares without time zone."""
 
 RefIds = Iterable[Any]
 """Dicts, texts, Arrow tables or a dlt resource of them, instead of a table."""
@@ -106,7 +118,7 @@ class Offer:
             f"{sent_at or 'NULL::TIMESTAMPTZ'} AS sent_at",
             *carried,
         ]
-        sql = f"SELECT {', '.join(selected)} FROM {self.relation} AS offer"
+        sql = f"SELECT {', '.join(selected)} FROM (FROM {self.relation}) AS offer"
         if windows and sent_at:
             sql += (
                 f" LEFT JOIN (SELECT oa_id AS esms_oa_id, since AS esms_since"
@@ -127,9 +139,13 @@ class Offer:
         column = _quote(name)
         text = f"CAST({column} AS VARCHAR)"
         if self.types[name].startswith(FRACTIONAL):
-            whole = f"CAST(CAST({column} AS HUGEINT) AS VARCHAR)"
+            whole = f"CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR)"
             text = f"CASE WHEN {column} = trunc({column}) THEN {whole} ELSE {text} END"
-        return f"trim(coalesce({text}, ''), {_literal(BLANKS)})"
+        text = f"coalesce({text}, '')"
+        # Stripping is dear, and next to all are plain.
+        plain = f"regexp_full_match({text}, '[!-~]+')"
+        stripped = f"trim({text}, {_literal(BLANKS)})"
+        return f"CASE WHEN {plain} THEN {text} ELSE {stripped} END"
 
     def _moment(self, name: str) -> str:
         column = _quote(name)
@@ -178,9 +194,18 @@ class Skipped:
 
 
 def offer_table(
-    settings: Settings, scratch: Scratch, client: SqlClientBase[Any]
+    settings: Settings,
+    scratch: Scratch,
+    client: SqlClientBase[Any],
+    windows: str | None = None,
 ) -> Offer:
     """Offer the warehouse table of the settings.
+
+    Args:
+        settings: Which table.
+        scratch: Where it is shown, or copied to.
+        client: dlt's client of the warehouse.
+        windows: As for ``Offer.select``: rows before them needn't be copied.
 
     Raises:
         RefIdTableError: It can't be read, or a column isn't there.
@@ -192,17 +217,57 @@ def offer_table(
             fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
             raise RefIdTableError(f"{fact}; correct ref_ids.credentials")
         if table.query:
-            relation = f"({table.query.strip().rstrip(';')}) AS query"
+            # A line of its own: the query may end in a comment.
+            relation = f"({table.query.strip().rstrip(';')}\n) AS query"
         else:
             relation = database.name_of(table.table or "")
-        present = database.columns(relation)
-        if present is None:
+        types = database.types(relation)
+        if types is None:
             raise RefIdTableError(_not_there(table))
-        columns = _find_columns(table, present)
+        columns = _find_columns(table, list(types))
+        if windows and database.is_postgres and columns.sent_at:
+            known = scratch.rows(
+                f"SELECT oa_id, since FROM {windows} WHERE since < 'infinity'"
+            )
+            kind = types[columns.sent_at]
+            relation = _in_windows(
+                database, relation, columns, kind, known, settings.oa_id
+            )
         relation = database.readable(relation, columns.all, "raw")
         return Offer(relation, columns, scratch.types(relation))
     except ReadError as exc:
         raise RefIdTableError(_why_not(table, exc)) from exc
+
+
+def _in_windows(
+    database: Database,
+    relation: str,
+    columns: Columns,
+    kind: str,
+    known: list[tuple[str, datetime]],
+    default_oa_id: str | None,
+) -> str:
+    """Return SQL that leaves out what lies certainly before its OA's window.
+
+    What is left is compared exactly once it is copied.
+    """
+    slack = WINDOW_SLACK.get(kind)
+    if slack is None or not known or not columns.sent_at:
+        return relation
+    oa_ids = database.text_list([oa_id for oa_id, _ in known])
+    moments = ", ".join(literal(since - slack) for _, since in known)
+    oa_id = (
+        f"CAST({database.quote(columns.oa_id)} AS text)" if columns.oa_id else "NULL"
+    )
+    default = database.text_list([default_oa_id]) if default_oa_id else "NULL"
+    return (
+        f"(SELECT offer.* FROM (SELECT * FROM {relation}) AS offer"
+        f" LEFT JOIN unnest(ARRAY[{oa_ids}], ARRAY[{moments}])"
+        f" AS esms_window (esms_oa_id, esms_since)"
+        f" ON esms_oa_id = coalesce({oa_id}, {default})"
+        f" WHERE esms_since IS NULL OR {database.quote(columns.sent_at)} IS NULL"
+        f" OR {database.quote(columns.sent_at)} >= esms_since) AS windowed"
+    )
 
 
 def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
@@ -212,16 +277,13 @@ def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
         RefIdTableError: The rows can't be read, or a column isn't there.
     """
     table = settings.ref_ids
-    scratch.execute("CREATE OR REPLACE TABLE plan.main.raw (ref_id VARCHAR)")
-    present: list[str] = ["ref_id"]
-    for number, chunk in enumerate(_chunks(ref_ids, table)):
-        scratch.fill("plan.main.raw", chunk, create=number == 0)
-        present = chunk.column_names
-    return Offer(
-        "plan.main.raw",
-        _find_columns(table, present, by_default=True),
-        scratch.types("plan.main.raw"),
-    )
+    chunks = _chunks(ref_ids, table)
+    first = next(chunks, pa.table({"ref_id": pa.array([], pa.string())}))
+    scratch.create("plan.main.raw", dict.fromkeys(first.column_names, UNKNOWN))
+    for chunk in chain([first], chunks):
+        scratch.fill("plan.main.raw", chunk)
+    types = scratch.types("plan.main.raw")
+    return Offer("plan.main.raw", _find_row_columns(table, list(types)), types)
 
 
 def open_client(settings: Settings) -> SqlClientBase[Any]:
@@ -255,7 +317,7 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
             Schema("warehouse"), config
         ).sql_client
     except (ConfigurationException, DestinationException, ImportError) as exc:
-        fact = str(exc).strip().splitlines()[0]
+        fact = first_line(exc)
         remedy = "see ref_ids.destination and ref_ids.credentials"
         raise ConfigError(f"the warehouse can't be opened: {fact}; {remedy}") from exc
     return client
@@ -278,25 +340,49 @@ def count_skipped(scratch: Scratch, *, timed: bool) -> Skipped:
     return Skipped(*row)
 
 
-def _find_columns(
-    table: RefIdTable, present: list[str], *, by_default: bool = False
-) -> Columns:
-    """Find the configured columns, to the letter or in another letter case."""
+def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
+    """Find all columns that the settings name."""
 
     def find(name: str, setting: str) -> str:
-        if name in present:
-            return name
-        matches = [column for column in present if column.lower() == name.lower()]
-        if len(matches) == 1:
-            return matches[0]
-        fact = f"there is no column {name!r}, only {', '.join(map(repr, present))}"
-        raise RefIdTableError(f"{fact}; correct ref_ids.{setting}")
+        found = _match(name, present)
+        if found is None:
+            fact = f"there is no column {name!r}, only {', '.join(map(repr, present))}"
+            raise RefIdTableError(f"{fact}; correct ref_ids.{setting}")
+        return found
 
-    def find_optional(name: str | None, setting: str, default: str) -> str | None:
-        if name is None and by_default and default in present:
-            return default
-        return find(name, setting) if name else None
+    return Columns(
+        find(table.ref_id_column, "ref_id_column"),
+        find(table.oa_id_column, "oa_id_column") if table.oa_id_column else None,
+        find(table.sent_at_column, "sent_at_column") if table.sent_at_column else None,
+        {alias: find(name, "carry") for alias, name in _aliases(table).items()},
+    )
 
+
+def _find_row_columns(table: RefIdTable, present: list[str]) -> Columns:
+    """Find columns of rows given in place of a table: theirs, or our names for them."""
+    ref_id = _match(table.ref_id_column, present) or _match("ref_id", present)
+    if ref_id is None:
+        fact = f"the rows have no ref_id, only {', '.join(map(repr, present))}"
+        raise RefIdTableError(f"{fact}; name their column ref_id")
+    carried = {alias: _match(name, present) for alias, name in _aliases(table).items()}
+    return Columns(
+        ref_id,
+        _match(table.oa_id_column, present) or _match("oa_id", present),
+        _match(table.sent_at_column, present) or _match("sent_at", present),
+        {alias: found for alias, found in carried.items() if found},
+    )
+
+
+def _match(name: str | None, present: list[str]) -> str | None:
+    """Find a column to the letter, else in another letter case."""
+    if name is None or name in present:
+        return name
+    matches = [column for column in present if column.lower() == name.lower()]
+    return matches[0] if len(matches) == 1 else None
+
+
+def _aliases(table: RefIdTable) -> dict[str, str]:
+    """Return the carried columns by their names in the ledger."""
     naming = NamingConvention()
     carried: dict[str, str] = {}
     for name in table.carry:
@@ -304,13 +390,8 @@ def _find_columns(
         if alias in FIXED or alias in carried:
             fact = f"{name!r} would be a second column {alias!r} in the ledger"
             raise ConfigError(f"ref_ids.carry: {fact}; rename it in ref_ids.query")
-        carried[alias] = find(name, "carry")
-    return Columns(
-        find(table.ref_id_column, "ref_id_column"),
-        find_optional(table.oa_id_column, "oa_id_column", "oa_id"),
-        find_optional(table.sent_at_column, "sent_at_column", "sent_at"),
-        carried,
-    )
+        carried[alias] = name
+    return carried
 
 
 def _chunks(ref_ids: RefIds, table: RefIdTable) -> Iterator[pa.Table]:
@@ -356,7 +437,7 @@ def _not_there(table: RefIdTable) -> str:
 def _why_not(table: RefIdTable, exc: Exception) -> str:
     if is_locked(exc):
         return "another process holds the warehouse's DuckDB file open; close it there"
-    fact = str(exc).strip().splitlines()[0]
+    fact = first_line(exc)
     part = "query" if table.query else "table"
     return f"the warehouse can't be read: {fact}; see ref_ids.{part} and its grants"
 

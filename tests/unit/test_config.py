@@ -147,7 +147,9 @@ def test_an_unknown_setting_of_the_table_is_refused():
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_key_and_secret_are_required_where_the_api_is_asked(missing, value):
     """Planning does without them, asking does not."""
-    settings = resolve_settings(**({"api_key": "a", "secret_key": "b"} | {missing: value}))
+    settings = resolve_settings(
+        **({"api_key": "a", "secret_key": "b"} | {missing: value})
+    )
     with pytest.raises(ConfigError) as caught:
         settings.require_credentials()
     assert str(caught.value).startswith(f"{missing}: not set")
@@ -234,7 +236,7 @@ def test_arguments_of_the_table_leave_its_other_settings_alone(monkeypatch):
 
 @pytest.mark.parametrize("value", [None, dlt.config.value, dlt.secrets.value])
 def test_a_placeholder_stands_for_as_configured(value, monkeypatch):
-    """dlt users write ``api_key=dlt.secrets.value``."""
+    """Dlt users write ``api_key=dlt.secrets.value``."""
     monkeypatch.setenv("SOURCES__ESMS__API_KEY", "from-env")
     assert resolve_settings(api_key=value).api_key == "from-env"
 
@@ -255,7 +257,9 @@ def test_https_and_loopback_are_taken(url):
     assert resolve_settings(base_url=url).base_url == url
 
 
-@pytest.mark.parametrize(("given", "kept"), [(" 123 ", "123"), ("  ", None), ("1", "1")])
+@pytest.mark.parametrize(
+    ("given", "kept"), [(" 123 ", "123"), ("  ", None), ("1", "1")]
+)
 def test_blanks_around_the_default_oa_are_stripped(given, kept):
     """A blank one is none."""
     assert resolve_settings(oa_id=given).oa_id == kept

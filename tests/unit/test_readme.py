@@ -6,7 +6,9 @@ from click.testing import CliRunner
 from esms_source.cli import main
 
 README = Path(__file__).parents[2] / "README.md"
-HELP_BLOCK = re.compile(r"<!-- help (\w+) -->\n```\n(.*?)```\n<!-- /help -->", re.DOTALL)
+HELP_BLOCK = re.compile(
+    r"<!-- help (\w+) -->\n```\n(.*?)```\n<!-- /help -->", re.DOTALL
+)
 
 
 def help_of(command: str) -> str:

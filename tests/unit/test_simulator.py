@@ -666,7 +666,7 @@ def test_serve_answers_until_interrupted():
         "from esms_source.simulator import Behaviour, serve\n"
         "serve(Behaviour(), port=0, announce=lambda url: print(url, flush=True))\n"
     )
-    with subprocess.Popen(  # noqa: S603
+    with subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None

@@ -1,0 +1,54 @@
+"""What no log line may hold: masked, wherever an error quotes data."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Final
+
+_QUOTED: Final = re.compile(r"""(?<!\w)(["'])(?=[^"'/]*\d)[^"'/]*\1""")
+_ID_LIKE: Final = re.compile(r"\b(?=(?:[\w-]*\d){6})([\w-]{3})[\w-]+")
+_TRACEBACK: Final = "Traceback (most recent call last)"
+
+
+def mask(text: str) -> str:
+    """Cut short what may be a phone number or a RefId.
+
+    Examples:
+        >>> mask('invalid date "0909090909" in column phone_number')
+        'invalid date "…" in column phone_number'
+        >>> mask("Key (ref_id)=(4a496110-9fd3-4838-ac8b-bcaa36616f7011) already exists")
+        'Key (ref_id)=(4a4…) already exists'
+    """
+    return _ID_LIKE.sub(r"\1…", _QUOTED.sub(r"\1…\1", text))
+
+
+def first_line(exc: BaseException) -> str:
+    """Return the first line of an error's text, masked, or its kind."""
+    lines = str(exc).strip().splitlines()
+    return mask(lines[0].rstrip(".;:")) if lines else type(exc).__name__
+
+
+class MaskedErrors(logging.Filter):
+    """Make one masked line of a record that holds an error of the destination.
+
+    Databases quote the value that they couldn't take, and dlt logs it all.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Change the record in place."""
+        text = record.getMessage()
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None and _TRACEBACK not in text:
+            return True
+        text, _, trace = text.partition(_TRACEBACK)
+        lines = str(error or "").strip().splitlines() or _last_error(trace)
+        record.msg = f"{text.strip()}: {mask(lines[0])}"
+        record.args, record.exc_info, record.exc_text = (), None, None
+        return True
+
+
+def _last_error(trace: str) -> list[str]:
+    """Return the line of a traceback that says what went wrong."""
+    said = [line for line in trace.splitlines() if re.match(r"[\w.]+: ", line)]
+    return said[-1:] or ["see dlt's trace"]

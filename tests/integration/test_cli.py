@@ -1,0 +1,221 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from esms_source.cli import main
+from esms_source.simulator import sample_row
+
+
+@pytest.fixture
+def esms(monkeypatch, tmp_path, api_key, secret_key):
+    """Run a command with settings from the environment alone."""
+    monkeypatch.setenv("SOURCES__ESMS__API_KEY", api_key)
+    monkeypatch.setenv("SOURCES__ESMS__SECRET_KEY", secret_key)
+    monkeypatch.setenv("SOURCES__ESMS__REQUESTS_PER_SECOND", "1000")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", str(tmp_path / "out.duckdb"))
+
+    def run(*arguments, exits=0, **environment):
+        names = {f"SOURCES__ESMS__{name}": text for name, text in environment.items()}
+        result = CliRunner().invoke(main, arguments, env=names, prog_name="esms")
+        assert result.exit_code == exits, result.output + repr(result.exception)
+        assert api_key not in result.output
+        assert secret_key not in result.output
+        return result
+
+    return run
+
+
+@pytest.fixture
+def server(simulate, monkeypatch):
+    """The simulator, named as the API."""
+    simulator = simulate()
+    monkeypatch.setenv("SOURCES__ESMS__BASE_URL", simulator.url)
+    return simulator
+
+
+def test_check_plan_run_plan(esms, server, warehouse, output):
+    """The way a new user goes, from check to an empty plan."""
+    warehouse.fill(450, oas=3)
+    checked = esms("check").stdout.splitlines()
+    assert [line[:4] for line in checked] == [" ok "] * 4
+    assert server.arrivals.requests == 1
+
+    planned = json.loads(esms("plan", "--json").stdout)
+    assert planned["ref_ids"] == 450
+    assert [oa["requests"] for oa in planned["oas"]] == [1, 1, 1]
+    assert not output.path.exists()
+    assert server.arrivals.requests == 1
+
+    ran = esms("run", "--json")
+    report = json.loads(ran.stdout)
+    assert report["asked"] == report["answered"] == 450
+    assert report["requests"] == 3
+    assert report["left"] == 0
+    assert output.rows("SELECT count(*) FROM callbacks") == [450]
+
+    assert json.loads(esms("plan", "--json").stdout)["ref_ids"] == 0
+    assert "0 RefIds in 0 requests" in esms("plan").stdout
+
+
+def test_results_go_to_stdout_and_the_rest_to_stderr(esms, server, warehouse):
+    """A program may read stdout, remedies don't get in its way."""
+    warehouse.fill(10)
+    warehouse.execute("INSERT INTO sent VALUES ('oa0', NULL, now(), 'c')")
+    ran = esms("run")
+    assert ran.stdout.startswith("asked 10 RefIds in 1 requests")
+    assert "1 row has no RefId and is not asked" in ran.stderr
+    assert "no RefId" not in ran.stdout
+
+
+def test_some_failed_ref_ids_are_exit_code_1(esms, simulate, warehouse):
+    """A scheduler must see that something failed, and why."""
+    warehouse.fill(10)
+    server = simulate(refused_oas=frozenset({"oa0"}))
+    ran = esms("run", exits=1, BASE_URL=server.url)
+    assert "10 failed" in ran.stdout
+    assert "refused OA oa0 with Code 204" in ran.stderr
+
+
+def test_a_refused_key_stops_with_the_remedy(esms, simulate, warehouse, output):
+    """Nothing is asked after Code 101, and the next run asks all of it."""
+    warehouse.fill(1_000)
+    refusing = simulate(faults="refuse_key=1", latency=0.2)
+    settings = {"BASE_URL": refusing.url, "REQUESTS_PER_SECOND": "20"}
+    ran = esms("run", exits=1, **settings)
+    assert "Code 101" in ran.stderr
+    assert "check api_key and secret_key" in ran.stderr
+    assert refusing.arrivals.requests < 10
+    esms("run", BASE_URL=simulate().url)
+    assert output.rows("SELECT DISTINCT state FROM ref_ids") == ["final"]
+    assert output.rows("SELECT count(*) FROM callbacks") == [1_000]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"API_KEY": ""}, "api_key: not set"),
+        ({"BATCH_SIZE": "500"}, "batch_size: 500"),
+        ({"BATCH_SIZE": "many"}, "batch_size: not a"),
+        ({"BASE_URL": "http://example.com"}, "plain http to example.com"),
+        ({"REF_IDS__REF_ID_COLUMN": "nope"}, "no column 'nope', only 'oa_id'"),
+        ({"REF_IDS__TABLE": "nope"}, "no table 'nope'"),
+        ({"REF_IDS__TABLE": 'no"pe'}, "no table 'no\"pe'"),
+        ({"REF_IDS__CREDENTIALS": "gone.duckdb"}, "is not there"),
+        ({"REF_IDS__TABLE": ""}, "no warehouse table is named"),
+        ({"REF_IDS__DESTINATION": "nonsense"}, "the warehouse can't be opened"),
+    ],
+)
+def test_bad_settings_are_one_line_and_exit_code_2(
+    esms, server, warehouse, environment, words
+):
+    """Bad input is refused before anything is asked."""
+    warehouse.fill(10)
+    ran = esms("run", exits=2, **environment)
+    lines = [line for line in ran.stderr.splitlines() if line.startswith("esms: ")]
+    assert len(lines) == 1
+    assert words in lines[0]
+    assert not ran.stdout
+    assert server.arrivals.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--destination", "nonsense"], "'nonsense' can't be opened"),
+        (["run", "--repoll", "settled"], "no state 'settled'"),
+        (["run", "--since", "2026-01-01"], "go with repoll"),
+        (["run", "--dataset", "out"], "bears the name of its DuckDB file"),
+        (["lookup", "some-id"], "oa_id: not set"),
+        (["simulate", "--faults", "nonsense"], "'nonsense' is not a known fault"),
+    ],
+)
+def test_bad_commands_are_one_line_and_exit_code_2(
+    esms, server, warehouse, arguments, words
+):
+    """A command that can't be meant says the remedy."""
+    warehouse.fill(10)
+    assert words in esms(*arguments, exits=2).stderr
+    assert server.arrivals.requests == 0
+
+
+def test_check_says_what_is_wrong_of_each_part(esms, simulate, warehouse, tmp_path):
+    """One part may fail while the others are told of too."""
+    warehouse.fill(10)
+    server = simulate(faults="refuse_key=1")
+    lines = esms("check", exits=1, BASE_URL=server.url).stdout.splitlines()
+    assert [line[:4] for line in lines] == [" ok ", " ok ", " ok ", "FAIL"]
+    lines = esms(
+        "check", exits=2, BASE_URL=server.url, REF_IDS__TABLE="nope"
+    ).stdout.splitlines()
+    assert [line[:4] for line in lines] == [" ok ", "FAIL", " ok ", " ok "]
+    assert "not tried" in lines[3]
+    assert esms("check", exits=2, API_KEY="").stdout.startswith("FAIL  settings")
+
+
+def test_lookup_prints_and_loads_nothing(esms, simulate, output):
+    """Lookup shows each RefId as asked, also one without rows."""
+    scripted = {"here": [sample_row("here")], "gone": []}
+    server = simulate(scripted=scripted)
+    arguments = ("lookup", "here", " gone ", "here", "--oa-id", "oa1")
+    found = json.loads(esms(*arguments, "--json", BASE_URL=server.url).stdout)
+    assert [(item["ref_id"], item["state"]) for item in found] == [
+        ("here", "final"),
+        ("gone", "missing"),
+    ]
+    assert found[0]["callbacks"][0]["send_status"] == 5
+    text = esms(*arguments, BASE_URL=server.url).stdout
+    assert "gone  missing" in text
+    assert "    send_status: 5" in text
+    assert not output.path.exists()
+
+
+def test_lookup_without_an_answer_is_exit_code_1(esms, simulate):
+    """A lookup that got no answer says so."""
+    server = simulate(refused_oas=frozenset({"oa1"}))
+    found = esms("lookup", "x", "--oa-id", "oa1", exits=1, BASE_URL=server.url)
+    assert "x  failed" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["ref_id,oa_id\nR1,oa5\nR2,oa6\n", "\ufeffref_id,oa_id\nR1,oa5\nR2,oa6\n"],
+)
+def test_ref_ids_of_a_csv_need_no_warehouse(esms, server, output, tmp_path, content):
+    """A file alone can be asked for."""
+    file = tmp_path / "ids.csv"
+    file.write_text(content)
+    esms("run", "--ref-ids", str(file))
+    assert output.rows("SELECT oa_id, ref_id FROM ref_ids ORDER BY 1") == [
+        ("oa5", "R1"),
+        ("oa6", "R2"),
+    ]
+
+
+def test_ref_ids_one_a_line_are_found_in_the_warehouse(
+    esms, server, warehouse, output, tmp_path
+):
+    """A file limits one run and hides nothing from the next."""
+    warehouse.fill(1_000)
+    newest = warehouse.rows("SELECT ref_id FROM sent ORDER BY sent_at DESC LIMIT 1")
+    file = tmp_path / "ids.txt"
+    file.write_text(f"{newest[0]}\nunheard-of\n")
+    ran = esms("run", "--ref-ids", str(file))
+    assert "asked 1 RefIds" in ran.stdout
+    assert "1 row has no OA" in ran.stderr
+    assert output.rows("SELECT ref_id FROM ref_ids") == newest
+    esms("run", REF_IDS__LAG="0")
+    assert output.rows("SELECT count(*) FROM ref_ids") == [1_000]
+
+
+def test_demo_shows_two_runs_and_what_came(esms, tmp_path, monkeypatch):
+    """The demo needs no account, and ends with tables and queries."""
+    monkeypatch.setattr("esms_source.demo.REF_IDS", 600)
+    shown = esms("demo", "--folder", str(tmp_path / "demo"), exits=0).stdout
+    assert "asked 600 RefIds" in shown
+    assert "The late row was found" in shown
+    assert "and refused 0." in shown
+    assert "Delivery per OA" in shown
+    assert "Try next" in shown
+    assert Path(tmp_path / "demo" / "esms.duckdb").exists()

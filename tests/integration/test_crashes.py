@@ -1,0 +1,233 @@
+"""SIGKILL anywhere: afterwards nothing is lost, nothing doubled, little asked again.
+
+With ESMS_TEST_KILLS=500 the random part kills that often; it takes hours.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from hashlib import md5
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from esms_source.simulator import sample_row
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from esms_source.simulator import Simulator
+    from tests.conftest import Output, Warehouse
+    from tests.integration.conftest import Esms
+
+KILLS = int(os.environ.get("ESMS_TEST_KILLS", "6"))
+SLICE = 400
+
+POINTS = (
+    ("reading ledger and warehouse", 1),
+    ("asking", 2),
+    ("before normalising", 1),
+    ("at the end of planning", 1),
+    ("reading ledger and warehouse", 2),
+    ("before the normalised package", 1),
+    ("after the normalised package", 1),
+    ("before the load", 2),
+    ("before a job", 3),
+    ("after a copy", 2),
+    ("before a merge", 2),
+    ("after a merge", 1),
+    ("between two tables", 4),
+    ("between two tables", 7),
+    ("after the data", 2),
+    ("after the bookkeeping", 1),
+    ("at the end of the load", 1),
+)
+
+
+def ref_id(number: int) -> str:
+    """Return the RefId that the warehouse has under a number."""
+    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
+
+
+def odd_rows(count: int) -> dict[str, list[Any]]:
+    """Script RefIds with two rows, none, one not final and one beside a stranger."""
+    pending = {"SendStatus": 1, "SendSuccess": 0, "SendFailed": 0}
+    odd: dict[str, list[Any]] = {}
+    for number in range(0, count, 40):
+        two, none, held, stray = (ref_id(number + step) for step in range(4))
+        odd[two] = [sample_row(two), sample_row(two, Telcoid=2)]
+        odd[none] = []
+        odd[held] = [sample_row(held, **pending)]
+        odd[stray] = [sample_row(stray), sample_row(f"stranger-{number}")]
+    return odd
+
+
+def asked_again(simulator: Simulator, count: int) -> int:
+    """Return how many RefIds were asked more often than once, each time counted."""
+    asks = simulator.arrivals.asks
+    assert len(asks) == count
+    return asks.total() - count
+
+
+def assert_whole(output: Output, count: int) -> None:
+    """Check that every RefId stands there once, in every table, with what came."""
+    odd = count // 40
+    assert output.rows("SELECT count(*), count(DISTINCT ref_id) FROM ref_ids") == [
+        (count, count)
+    ]
+    states = dict(output.rows("SELECT state, count(*) FROM ref_ids GROUP BY 1"))
+    assert states == {"final": count - 2 * odd, "missing": odd, "pending": odd}
+    assert output.rows(
+        "SELECT count(*), count(DISTINCT ref_id), count(DISTINCT (ref_id, telco_id))"
+        " FROM callbacks"
+    ) == [(count, count - odd, count)]
+    assert output.rows("SELECT count(*), count(DISTINCT row) FROM rejected_rows") == [
+        (odd, odd)
+    ]
+    assert output.rows(
+        "SELECT sum(asked), sum(missing), sum(failed),"
+        " count(*) - count(DISTINCT (load_id, request_no)),"
+        " count(*) FILTER (asked <> answered + missing + failed) FROM api_requests"
+    ) == [(count, odd, 0, 0, 0)]
+    assert not output.rows(
+        "SELECT load_id FROM ref_ids UNION SELECT load_id FROM callbacks UNION"
+        " SELECT load_id FROM api_requests UNION SELECT load_id FROM rejected_rows"
+        " EXCEPT SELECT load_id FROM _dlt_loads"
+    )
+    assert not output.rows(
+        "SELECT load_id FROM _dlt_loads GROUP BY 1 HAVING count(*) > 1"
+    )
+
+
+def test_a_kill_at_any_named_point_loses_and_doubles_nothing(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+) -> None:
+    """Each run is killed at another point, the last one ends what is left."""
+    count = 4_000
+    warehouse.fill(count)
+    simulator = simulate(scripted=odd_rows(count))
+    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    # Where no dataset is yet, dlt forgets a pending load: that costs its slice too.
+    assert esms("run", "--max-ref-ids", "400").status == 0
+    for point in POINTS:
+        esms.killed_at(*point)
+    quiet = esms()
+    assert quiet.status == 0, quiet.err
+    assert_whole(output, count)
+    # Only kills while asking and while dlt moves a load lose answers.
+    assert asked_again(simulator, count) <= 2 * SLICE
+
+
+def test_kills_at_random_moments_lose_and_double_nothing(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+    record_property: Callable[[str, object], None],
+) -> None:
+    """A run that is killed again and again ends whole."""
+    count = max(2_000, KILLS * SLICE)
+    warehouse.fill(count)
+    simulator = simulate(scripted=odd_rows(count), latency=0.1)
+    esms.set(base_url=simulator.url, slice_ref_ids=SLICE, max_in_flight=1)
+    dice = random.Random(11)
+    kills = 0
+    for _ in range(KILLS):
+        run = esms.start()
+        time.sleep(dice.uniform(0.1, 2.5))
+        run.send(signal.SIGKILL)
+        kills += run.wait().status == -signal.SIGKILL
+    quiet = esms()
+    assert quiet.status == 0, quiet.err
+    assert_whole(output, count)
+    again = asked_again(simulator, count)
+    record_property("kills", kills)
+    record_property("asked again per kill", again / max(kills, 1))
+    assert again <= kills * SLICE
+
+
+def test_the_state_folder_may_get_lost_between_runs(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+    tmp_path: Path,
+) -> None:
+    """The ledger is the only state: a killed load costs its slice and no more."""
+    count = 1_200
+    warehouse.fill(count)
+    simulator = simulate(scripted=odd_rows(count))
+    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    assert esms("run", "--max-ref-ids", "400").status == 0
+    esms.killed_at("between two tables", 6)
+    shutil.rmtree(tmp_path / "dlt")
+    assert esms().status == 0
+    assert asked_again(simulator, count) == SLICE
+    shutil.rmtree(tmp_path / "dlt")
+    idle = esms()
+    assert (idle.status, idle.report["asked"]) == (0, 0)
+    assert output.rows("SELECT count(*), count(DISTINCT ref_id) FROM ref_ids") == [
+        (count, count)
+    ]
+    assert output.rows("SELECT count(*) FROM callbacks") == [count]
+
+
+@pytest.mark.parametrize(
+    "killed_at",
+    [("before normalising", 1), ("before the load", 1), ("after a merge", 1)],
+)
+def test_a_pending_load_never_replaces_what_another_pipeline_settled_since(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+    killed_at: tuple[str, int],
+) -> None:
+    """The killed pipeline drops its older answers when it comes back."""
+    asked: list[int] = []
+
+    def answer(ref_id: str, times_asked: int) -> list[Any]:
+        asked.append(times_asked)
+        status = 1 if times_asked == 1 else 5
+        return [sample_row(ref_id, SendStatus=status, SendSuccess=1, Telcoid=status)]
+
+    warehouse.fill(40)
+    esms.set(base_url=simulate(scripted={ref_id(i): answer for i in range(40)}).url)
+    esms.killed_at(*killed_at)
+    assert esms("run", "--pipeline", "other").status == 0
+    back = esms()
+    assert (back.status, back.report["asked"]) == (0, 0)
+    assert output.rows("SELECT DISTINCT state FROM ref_ids") == ["final"]
+    assert output.rows(
+        "SELECT count(*), count(DISTINCT ref_id), min(telco_id) FROM callbacks"
+    ) == [(40, 40, 5)]
+
+
+def test_damaged_files_of_a_pending_load_block_no_later_run(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+    tmp_path: Path,
+) -> None:
+    """What a power failure left half written is dropped and asked again."""
+    warehouse.fill(40)
+    esms.set(base_url=simulate().url)
+    assert esms("run", "--max-ref-ids", "10").status == 0
+    for point in (("before normalising", 1), ("before the load", 1)):
+        esms.killed_at(*point)
+        for file in tmp_path.glob("dlt/pipelines/esms/**/callbacks.*.parquet"):
+            os.truncate(file, 100)
+        refused = esms()
+        assert refused.status == 1
+        assert "due again" in refused.err
+    assert esms().report["answered"] == 30
+    assert output.rows("SELECT count(*) FROM callbacks") == [40]
