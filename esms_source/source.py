@@ -105,8 +105,11 @@ def polled_tables(ask: Callable[[str], Iterator[Polled]]) -> list[DltResource]:
     """
 
     @dlt.resource(name="polled", selected=False)
-    def polled() -> Iterator[Polled]:
-        yield from ask(dlt.current.load_package_state()["load_id"])
+    def polled() -> Iterator[Polled | None]:
+        for page in ask(dlt.current.load_package_state()["load_id"]):
+            yield page
+            # dlt takes turns: each table writes its rows before the next page is made.
+            yield from [None] * len(POLLED)
 
     return [_table_resource(polled, table) for table in POLLED]
 
@@ -120,7 +123,7 @@ def _table_resource(polled: DltResource, table: Table) -> DltResource:
         merge_key=table.replace_by,
         write_disposition="merge",
     )
-    def rows(polled: Polled) -> Iterator[pa.Table]:
-        yield polled[table.name]
+    def rows(polled: Polled) -> pa.Table:
+        return polled[table.name]
 
     return rows()
