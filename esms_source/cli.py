@@ -326,11 +326,18 @@ def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> 
 def demo(folder: Path) -> None:
     """See it work: a simulated API, a small warehouse, two runs. No account needed."""
     import dlt
+    import requests
 
-    from esms_source.demo import DELIVERY, LATE_ROW, QUERIES, TOP_ERRORS, World
+    from esms_source.demo import (
+        DELIVERY,
+        LATE_ROW,
+        QUERIES,
+        TOP_ERRORS,
+        World,
+        simulated_api,
+    )
     from esms_source.polling import Progress
     from esms_source.run import sync
-    from esms_source.simulator import Behaviour, Simulator
     from esms_source.watching import watching
 
     world = World(folder.resolve())
@@ -342,8 +349,8 @@ def demo(folder: Path) -> None:
         dataset_name="zalo",
         pipelines_dir=str(world.pipelines),
     )
-    with Simulator(Behaviour(seed=7)) as simulator, _stopping() as stop:
-        settings = world.settings(simulator.url)
+    with simulated_api() as url, _stopping() as stop:
+        settings = world.settings(url)
         for title in (
             "First run: everything",
             "Second run: what is due, and a late row",
@@ -354,11 +361,11 @@ def demo(folder: Path) -> None:
                 report = sync(pipeline, progress=progress, stop=stop, **settings)
             _show_report(report, as_json=False)
             world.add_late_row()
-        arrivals = simulator.arrivals
+        seen = requests.get(f"{url}/stats", timeout=10).json()
         click.echo(
-            f"\nThe server saw {arrivals.requests} requests,"
-            f" at most {arrivals.most_in_one_second} in any second,"
-            f" and refused {arrivals.refusals}."
+            f"\nThe server saw {seen['requests']} requests,"
+            f" at most {seen['most_in_one_second']} in any second,"
+            f" and refused {seen['refusals']}."
         )
     late = world.query(LATE_ROW)[1]
     click.echo(f"The late row was found: {late[0][0] if late else 'no'}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 REF_IDS: Final = 24_000
@@ -36,35 +40,24 @@ ADD_LATE_ROW: Final = """
 LATE_ROW: Final = f"SELECT state FROM zalo.ref_ids WHERE ref_id = '{LATE_REF_ID}'"
 
 DELIVERY: Final = """
-    SELECT oa_id, count(*) AS messages,
-        count(*) FILTER (delivery = 'delivered') AS delivered,
-        count(*) FILTER (delivery IN ('failed', 'partial')) AS failed,
-        count(*) FILTER (delivery = 'pending') AS pending,
-        count(*) FILTER (delivery IS NULL) AS missing,
-        sum(price) AS cost_vnd
-    FROM zalo.ref_ids LEFT JOIN (
-        SELECT oa_id, ref_id, max(delivery) AS delivery, sum(total_price) AS price
-        FROM zalo.callbacks GROUP BY ALL
-    ) USING (oa_id, ref_id)
-    GROUP BY oa_id ORDER BY oa_id
+    SELECT oa_id, sum(sent) AS messages, sum(delivered) AS delivered,
+        sum(failed + partial) AS failed, sum(pending) AS pending,
+        sum(missing) AS missing, sum(cost) AS cost_vnd
+    FROM zalo.delivery_daily GROUP BY oa_id ORDER BY oa_id
 """
 
 TOP_ERRORS: Final = """
-    SELECT error_code, any_value(error_message) AS message, count(*) AS messages
-    FROM zalo.callbacks WHERE delivery = 'failed'
-    GROUP BY error_code ORDER BY messages DESC LIMIT 6
+    SELECT error_code, meaning_en AS meaning, who_can_fix, sum(messages) AS messages
+    FROM zalo.failure_reasons GROUP BY ALL ORDER BY sum(messages) DESC LIMIT 6
 """
 
 QUERIES: Final = (
     "SELECT state, count(*) FROM zalo.ref_ids GROUP BY state;",
     (
-        "SELECT campaign, delivery, count(*) FROM zalo.ref_ids"
-        " JOIN zalo.callbacks USING (oa_id, ref_id) GROUP BY ALL ORDER BY ALL;"
+        "SELECT campaign, outcome, count(*), sum(total_price) FROM zalo.messages"
+        " GROUP BY ALL ORDER BY ALL;"
     ),
-    (
-        "SELECT outcome, count(*), sum(asked), sum(attempts) FROM zalo.api_requests"
-        " GROUP BY outcome;"
-    ),
+    "SELECT * FROM zalo.run_history ORDER BY ALL;",
 )
 
 
@@ -133,3 +126,20 @@ class World:
         with duckdb.connect(self.result, read_only=True) as connection:
             cursor = connection.execute(sql)
             return [c[0] for c in cursor.description or ()], cursor.fetchall()
+
+
+@contextmanager
+def simulated_api() -> Iterator[str]:
+    """Run the simulator in a process of its own, as the API is; yield its URL."""
+    command = [sys.executable, "-m", "esms_source", "simulate", "--port", "0"]
+    with subprocess.Popen(  # noqa: S603  this package itself
+        [*command, "--seed", "7"],
+        stdout=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for the run: the API goes on until the run has ended in order.
+        start_new_session=True,
+    ) as server:
+        try:
+            yield server.stdout.readline().strip() if server.stdout else ""
+        finally:
+            server.terminate()
