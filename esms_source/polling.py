@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -55,9 +56,9 @@ class Batch:
     oa_id: str
     rows: pa.Table
 
-    @property
+    @cached_property
     def ref_ids(self) -> list[str]:
-        """Return the RefIds, none twice."""
+        """The RefIds, none twice."""
         ids: list[str] = self.rows["ref_id"].to_pylist()
         return ids
 

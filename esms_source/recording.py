@@ -81,25 +81,23 @@ class Recorder:
         if not ended:
             return without_load_id(REF_IDS).empty_table()
         outcome: list[str] = []
-        error: list[str | None] = []
-        polled_at, at_once = [], []
-        for no, request in ended:
+        places: list[int] = []
+        for place, (no, request) in enumerate(ended):
             count = len(request.batch.rows)
+            places += [place] * count
             states = is_final.get(no)
             if states is None:
                 outcome += ["failed"] * count
             else:
                 names = {None: "missing", True: "final", False: "pending"}
                 outcome += [names[states.get(r)] for r in request.batch.ref_ids]
-            error += [str(request.error) if request.error else None] * count
-            polled_at += [request.polled_at] * count
-            at_once += [request.at_once] * count
+        errors = [str(r.error) if r.error else None for _, r in ended]
         return advance(
             pa.concat_tables([r.batch.rows for _, r in ended]),
             pa.array(outcome, TEXT),
-            pa.array(error, TEXT),
-            pa.array(polled_at, TIMESTAMP),
-            pa.array(at_once),
+            pa.array(errors, TEXT).take(pa.array(places)),
+            pa.array([r.polled_at for _, r in ended], TIMESTAMP).take(pa.array(places)),
+            pa.array([r.at_once for _, r in ended]).take(pa.array(places)),
             self._settings,
         )
 

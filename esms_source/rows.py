@@ -7,7 +7,6 @@ import hmac
 import json
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -61,8 +60,6 @@ Source: the GetCallback page of eSMS's API docs.
 KNOWN_FIELDS: Final = frozenset({"SMSID", "OAId", "ErrorInfo", *API_FIELDS})
 QUERY_OF_URL: Final = r"(?s)[?#].*"
 INT64: Final = range(-(2**63), 2**63)
-
-_parse_error_info = lru_cache(maxsize=4_096)(parse_error_info)
 
 
 @dataclass(frozen=True)
@@ -374,12 +371,15 @@ def _error_columns(values: list[Any]) -> dict[str, pa.Array]:
         value if value is None or isinstance(value, str) else _to_json(value)
         for value in values
     ]
-    parsed = [_parse_error_info(text) for text in texts]
     types = {column.name: column.type for column in CALLBACKS.columns}
     columns = {"error_info": pa.array(texts, TEXT)}
+    # Few texts fail many messages: each is parsed once.
+    encoded = columns["error_info"].dictionary_encode()
+    parsed = [parse_error_info(text) for text in encoded.dictionary.to_pylist()]
     for place, part in enumerate(ParsedError._fields):
         name = f"error_{part}"
-        columns[name] = pa.array([error[place] for error in parsed], types[name])
+        cells = pa.array([error[place] for error in parsed], types[name])
+        columns[name] = cells.take(encoded.indices)
     return columns
 
 
