@@ -1,0 +1,379 @@
+"""Measure this package against its promises and its peers; write one page of tables.
+
+``make bench`` takes some twenty minutes; ``python benchmarks/run.py --quick`` one or
+two, with figures that only show that everything works. Linux only: CPU time and
+memory are read from /proc and wait4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+from contenders import OURS, Contender, contenders, esms, make_warehouse
+from measuring import HERE, Usage, run, run_until_killed, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from measuring import Server
+
+RATE = 20
+BATCH = 200
+MILLION = 1_000_000
+RESULTS = HERE / "RESULTS.md"
+README = HERE.parent / "README.md"
+MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured, in RefIds."""
+
+    peers: int = 200_000
+    rate: int = 80_000
+    whole: int = 200_000
+    lifted: int = MILLION
+    large: int = 4 * MILLION
+    ledger: int = 10 * MILLION
+    ledgers: tuple[int, ...] = (MILLION, 10 * MILLION)
+    due: int = 10_000
+
+
+QUICK = Sizes(4_000, 8_000, 8_000, 20_000, 40_000, 100_000, (20_000, 100_000), 1_000)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A line of what is promised: in words, measured, and to reach."""
+
+    what: str
+    measured: str
+    to_reach: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one contender reached."""
+
+    name: str
+    ref_ids: int
+    usage: Usage
+    server_share: float
+    most_in_one_second: int
+    rate_used: float
+    asked_again: int
+    loads: bool
+
+    @property
+    def speed(self) -> float:
+        """RefIds a second, limit lifted."""
+        return self.ref_ids / self.usage.seconds
+
+    @property
+    def cpu_per_million(self) -> float:
+        """CPU seconds per million RefIds, start-up included."""
+        return self.usage.cpu_seconds / self.ref_ids * MILLION
+
+
+class Bench:
+    """All measurements, in a folder that is gone afterwards.
+
+    Args:
+        sizes: How much is measured.
+        folder: Where warehouses and results go.
+    """
+
+    def __init__(self, sizes: Sizes, folder: Path) -> None:
+        self.sizes = sizes
+        self._folder = folder
+        self._made = 0
+
+    def score(self, contender: Contender) -> Score:
+        """Measure a contender: speed, CPU, memory, rate kept, cost of a crash."""
+        say(f"{contender.name}: limit lifted")
+        ref_ids = min(self.sizes.peers, contender.most_ref_ids)
+        warehouse = self.warehouse(ref_ids)
+        with serving() as server:
+            usage = self.run(contender, server, warehouse)
+            share = server.cpu_seconds / usage.seconds / (os.cpu_count() or 1)
+        say(f"{contender.name}: told {RATE} a second")
+        with serving(latency=0.05) as server:
+            some = self.warehouse(min(self.sizes.rate, contender.most_ref_ids))
+            self.run(contender, server, some, rate=RATE)
+            seen = server.stats()
+        used = (seen["requests"] - 1) / seen["seconds"] / RATE
+        say(f"{contender.name}: killed half way")
+        again = self._asked_again(contender, warehouse, ref_ids)
+        most = seen["most_in_one_second"]
+        return Score(
+            contender.name, ref_ids, usage, share, most, used, again, contender.loads
+        )
+
+    def promises(self) -> Iterator[Promise]:
+        """Measure what is promised of this package alone."""
+        yield from self._rates()
+        yield self._whole_run()
+        yield from self._lifted()
+        yield from self._ledger()
+        usage = run(esms("--help"), {}, self.folder()).require_success()
+        yield Promise("`esms --help`", f"{usage.seconds:.2f} s", "≤ 0.4 s")
+
+    def _rates(self) -> Iterator[Promise]:
+        for latency in (0.05, 0.5, 2.0):
+            say(f"rate at {latency} s latency")
+            with serving(latency) as server:
+                self.run(OURS, server, self.warehouse(self.sizes.rate), rate=RATE)
+                seen = server.stats()
+            used = (seen["requests"] - 1) / seen["seconds"] / RATE
+            yield Promise(
+                f"rate used at {latency} s latency, most arrivals in a second",
+                f"{used:.1%}, {seen['most_in_one_second']}",
+                f"≥ 96 %, {RATE}",
+            )
+
+    def _whole_run(self) -> Promise:
+        ref_ids = self.sizes.whole
+        say(f"{ref_ids:,} RefIds at {RATE} a second")
+        with serving(latency=0.05) as server:
+            usage = self.run(OURS, server, self.warehouse(ref_ids), rate=RATE)
+        ratio = usage.seconds / (ref_ids / BATCH / RATE)
+        what = f"`esms run` of {ref_ids:,} RefIds over the API's own time"
+        return Promise(what, f"{ratio:.2f}", "≤ 1.12")
+
+    def _lifted(self) -> Iterator[Promise]:
+        peaks = []
+        for ref_ids in (self.sizes.lifted, self.sizes.large):
+            say(f"{ref_ids:,} RefIds, limit lifted")
+            with serving() as server:
+                usage = self.run(OURS, server, self.warehouse(ref_ids))
+                share = server.cpu_seconds / usage.seconds / (os.cpu_count() or 1)
+            peaks.append(usage.peak_mb)
+            speed = ref_ids / usage.seconds
+            cpu = usage.cpu_seconds / ref_ids * MILLION
+            yield Promise(
+                f"limit lifted, {ref_ids:,} RefIds (server: {share:.0%} of the CPUs)",
+                f"{speed:,.0f} RefIds/s, {cpu:.1f} CPU s per million,"
+                f" {usage.peak_mb:.0f} MB",
+                "≥ 50,000, ≤ 15, ≤ 400 MB",
+            )
+        more = peaks[1] / peaks[0] - 1
+        yield Promise("memory at four times the RefIds", f"{more:+.0%}", "≤ +10 %")
+
+    def _ledger(self) -> Iterator[Promise]:
+        times = []
+        for size in self.sizes.ledgers:
+            say(f"a ledger of {size:,} RefIds")
+            folder, warehouse = self._settled(size)
+            if size == self.sizes.ledger:
+                yield from self._nothing_due(folder, warehouse, size)
+            add_new(warehouse, self.sizes.peers)
+            with serving() as server:
+                usage = self.run(OURS, server, warehouse, folder=folder)
+            times.append(usage.seconds)
+        growth = times[-1] / times[0] - 1
+        smallest, largest = self.sizes.ledgers[0], self.sizes.ledgers[-1]
+        yield Promise(
+            f"time of a run on a ledger of {largest:,} over one of {smallest:,}",
+            f"{growth:+.0%}",
+            "≤ +15 %",
+        )
+
+    def _nothing_due(
+        self, folder: Path, warehouse: Path, size: int
+    ) -> Iterator[Promise]:
+        with serving() as server:
+            usage = self.run(OURS, server, warehouse, folder=folder)
+            yield _seconds(f"run with nothing due among {size:,}", usage)
+            usage = self.run(OURS, server, warehouse, folder=folder, command="plan")
+            yield _seconds(f"`esms plan` with {size:,} settled", usage)
+            make_due(folder / "out.duckdb", self.sizes.due)
+            server.reset()
+            usage = self.run(OURS, server, warehouse, folder=folder)
+            waited = server.first_arrival() - usage.started_at
+            what = f"first request with {self.sizes.due:,} due among {size:,}"
+            yield Promise(what, f"{waited:.1f} s", "≤ 3 s")
+
+    def _settled(self, size: int) -> tuple[Path, Path]:
+        """Return a folder whose ledger holds a whole warehouse, all of it settled."""
+        folder, warehouse = self.folder(), self.warehouse(size)
+        with serving() as server:
+            self.run(OURS, server, self.warehouse(BATCH), folder=folder)
+        with duckdb.connect(folder / "out.duckdb") as connection:
+            connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
+            connection.execute("CREATE TEMP TABLE one AS FROM zalo.ref_ids LIMIT 1")
+            connection.execute("DELETE FROM zalo.ref_ids")
+            connection.execute(
+                "INSERT INTO zalo.ref_ids BY NAME"
+                " SELECT one.* REPLACE (sent.oa AS oa_id, sent.ref_id AS ref_id,"
+                " sent.sent_at AS sent_at, sent.campaign AS campaign, 'final' AS state,"
+                " NULL AS next_poll_at) FROM w.sent, one"
+            )
+        return folder, warehouse
+
+    def _asked_again(self, contender: Contender, warehouse: Path, ref_ids: int) -> int:
+        folder = self.folder()
+        with serving(latency=0.01) as server:
+            environment = contender.environment(
+                server.url, 0, warehouse, max(ref_ids // 10, 1)
+            )
+            half = ref_ids // BATCH // 2
+            run_until_killed(contender.command, environment, folder, server, half)
+            run(contender.command, environment, folder).require_success()
+            asked: int = server.stats()["ref_ids_asked"]
+        return asked - ref_ids
+
+    def run(
+        self,
+        contender: Contender,
+        server: Server,
+        warehouse: Path,
+        *,
+        rate: int = 0,
+        folder: Path | None = None,
+        command: str = "",
+    ) -> Usage:
+        """Run a contender to its end."""
+        line = esms(command) if command else contender.command
+        environment = contender.environment(server.url, rate, warehouse, 240_000)
+        return run(line, environment, folder or self.folder()).require_success()
+
+    def folder(self) -> Path:
+        """Return a fresh folder."""
+        self._made += 1
+        folder = self._folder / str(self._made)
+        folder.mkdir()
+        return folder
+
+    def warehouse(self, ref_ids: int) -> Path:
+        """Return a fresh warehouse of so many RefIds."""
+        path = self.folder() / "warehouse.duckdb"
+        make_warehouse(path, ref_ids)
+        return path
+
+
+def add_new(warehouse: Path, ref_ids: int) -> None:
+    """Add RefIds sent after all others."""
+    with duckdb.connect(warehouse) as connection:
+        connection.execute(
+            "INSERT INTO sent SELECT 'oa' || (i % 3), md5('new' || i), newest"
+            " + to_milliseconds(i), 'new' FROM range(?) AS numbers(i),"
+            " (SELECT max(sent_at) AS newest FROM sent)",
+            [ref_ids],
+        )
+
+
+def make_due(ledger: Path, ref_ids: int) -> None:
+    """Make so many settled RefIds due again."""
+    with duckdb.connect(ledger) as connection:
+        connection.execute(
+            "UPDATE zalo.ref_ids SET state = 'pending', next_poll_at = first_polled_at"
+            " WHERE ref_id IN (SELECT ref_id FROM zalo.ref_ids LIMIT ?)",
+            [ref_ids],
+        )
+
+
+def _seconds(what: str, usage: Usage) -> Promise:
+    measured = f"{usage.seconds:.1f} s, {usage.peak_mb:.0f} MB"
+    return Promise(what, measured, "≤ 3 s, ≤ 400 MB")
+
+
+def comparison(scores: list[Score]) -> list[str]:
+    """Return the table of this package and its peers, as Markdown."""
+    ours = scores[0]
+    rows = [
+        ["", *(score.name for score in scores)],
+        ["---", *("--:" for _ in scores)],
+        ["RefIds measured", *(f"{score.ref_ids:,}" for score in scores)],
+        ["RefIds/s, limit lifted", *(f"{score.speed:,.0f}" for score in scores)],
+        ["ours is faster by", *(f"{ours.speed / s.speed:.1f} x" for s in scores)],
+        ["CPU s per million", *(f"{score.cpu_per_million:.1f}" for score in scores)],
+        [
+            "takes more CPU than ours by",
+            *(f"{s.cpu_per_million / ours.cpu_per_million:.1f} x" for s in scores),
+        ],
+        ["peak memory, MB", *(f"{score.usage.peak_mb:,.0f}" for score in scores)],
+        [
+            f"most arrivals in a second, told {RATE}",
+            *(str(score.most_in_one_second) for score in scores),
+        ],
+        ["of that rate used", *(f"{score.rate_used:.0%}" for score in scores)],
+        [
+            "asked again after SIGKILL half way",
+            *(f"{score.asked_again / score.ref_ids:.0%}" for score in scores),
+        ],
+        ["loads a warehouse", *("yes" if s.loads else "no" for s in scores)],
+        ["server's share of the CPUs", *(f"{s.server_share:.0%}" for s in scores)],
+    ]
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def listing(promises: list[Promise]) -> list[str]:
+    """Return the table of what is promised, as Markdown."""
+    rows = [f"| {p.what} | {p.measured} | {p.to_reach} |" for p in promises]
+    return ["| what | measured | to reach |", "| --- | --: | --: |", *rows]
+
+
+NOTES = """
+Each of them in a process and an environment of its own, all against the bundled
+simulator's fast mode in yet another process on the same machine. The peers are
+written as their docs write it (`benchmarks/peers/`). dlt with its defaults writes
+INSERT statements, whose memory grows with the rows: it is measured with fewer.
+airbyte-cdk and singer-sdk write records to stdout, which went nowhere here; loading
+them takes a destination or target besides. singer-sdk asks in sequence. No peer
+keeps count of what was asked: after a crash it starts again, and so it does when
+only some answers are still pending. esms-source ran the crash with slices of a
+tenth of the RefIds; a crash costs at most one slice.
+""".strip()
+
+
+def write(page: str) -> None:
+    """Write the page to RESULTS.md and, where the README has the markers, there."""
+    RESULTS.write_text(f"# Measured\n\n{page}\n")
+    text = README.read_text()
+    start, end = MARKERS
+    if start in text and end in text:
+        before, after = text.split(start)[0], text.split(end)[1]
+        README.write_text(f"{before}{start}\n{page}\n{end}{after}")
+
+
+def say(text: str) -> None:
+    """Tell what is under way."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Measure everything, print the page and write it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a trial; writes nothing")
+    parser.add_argument("--only", choices=("peers", "promises"))
+    parser.add_argument("--peer", action="append", default=[], help="only this one")
+    given = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="esms-bench-"))
+    try:
+        bench = Bench(QUICK if given.quick else Sizes(), folder)
+        machine = f"{platform.system()}, {os.cpu_count()} CPUs, Python "
+        parts = [machine + platform.python_version() + "."]
+        if given.only != "promises":
+            scores = [bench.score(each) for each in contenders(given.peer)]
+            parts += ["\n".join(comparison(scores)), NOTES]
+        if given.only != "peers":
+            parts.append("\n".join(listing(list(bench.promises()))))
+    finally:
+        shutil.rmtree(folder)
+    page = "\n\n".join(parts)
+    print(page)
+    if not given.quick and not given.only:
+        write(page)
+
+
+if __name__ == "__main__":
+    main()
