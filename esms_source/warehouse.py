@@ -114,7 +114,7 @@ class Offer:
         ]
         selected = [
             f"{oa_id} AS oa_id",
-            f"{self._text(columns.ref_id)} AS ref_id",
+            f"{self._ref_id()} AS ref_id",
             f"{sent_at or 'NULL::TIMESTAMPTZ'} AS sent_at",
             *carried,
         ]
@@ -135,17 +135,21 @@ class Offer:
             return fallback
         return f"coalesce(nullif({self._text(self.columns.oa_id)}, ''), {fallback})"
 
+    def _ref_id(self) -> str:
+        """Return the SQL of a row's RefId; stripping is dear, and most are plain."""
+        column, stripped = _quote(self.columns.ref_id), self._text(self.columns.ref_id)
+        if self.types[self.columns.ref_id] != "VARCHAR":
+            return stripped
+        plain = f"regexp_full_match({column}, '[!-~]+')"
+        return f"CASE WHEN {plain} THEN {column} ELSE {stripped} END"
+
     def _text(self, name: str) -> str:
         column = _quote(name)
         text = f"CAST({column} AS VARCHAR)"
         if self.types[name].startswith(FRACTIONAL):
             whole = f"CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR)"
             text = f"CASE WHEN {column} = trunc({column}) THEN {whole} ELSE {text} END"
-        text = f"coalesce({text}, '')"
-        # Stripping is dear, and next to all are plain.
-        plain = f"regexp_full_match({text}, '[!-~]+')"
-        stripped = f"trim({text}, {_literal(BLANKS)})"
-        return f"CASE WHEN {plain} THEN {text} ELSE {stripped} END"
+        return f"trim(coalesce({text}, ''), {_literal(BLANKS)})"
 
     def _moment(self, name: str) -> str:
         column = _quote(name)

@@ -211,7 +211,7 @@ def output(tmp_path: Path) -> Output:
     return Output(tmp_path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A PostgreSQL server of our own, on a socket, as a URL."""
     folder = tmp_path_factory.mktemp("postgres")

@@ -663,6 +663,9 @@ def test_heads_in_pieces_pipelines_and_close_are_understood():
 def test_serve_answers_until_interrupted():
     """Ctrl-C ends the blocking server without a word."""
     script = (
+        # A test run in the background passes on that SIGINT is ignored.
+        "import signal\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from esms_source.simulator import Behaviour, serve\n"
         "serve(Behaviour(), port=0, announce=lambda url: print(url, flush=True))\n"
     )
@@ -677,7 +680,10 @@ def test_serve_answers_until_interrupted():
         assert connection.getresponse().status == 200
         connection.close()
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(5) == 0
+        try:
+            assert process.wait(5) == 0
+        finally:
+            process.kill()
         assert process.stderr.read() == b""
 
 
