@@ -7,11 +7,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-MARGIN: Final = 0.032
+MARGIN: Final = 0.028
 """Part of a second by which the window is longer than the API's second.
 
-It absorbs how unevenly requests travel: what leaves 1.032 s apart still
-arrives at least a second apart when travel time varies by less than 32 ms.
+It absorbs how unevenly requests travel: what leaves 1.028 s apart still
+arrives at least a second apart when travel time varies by less than 28 ms.
 """
 
 SPACING: Final = 0.95
