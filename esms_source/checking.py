@@ -91,11 +91,8 @@ def _check_destination(
         check_grants(target)
         nothing = Choice(repoll=("final",), max_ref_ids=0)
         plan = make_plan(target, settings, nothing, Clock().started_at)
-    try:
-        oas = plan.oas(settings.batch_size)
-    finally:
-        plan.close()
-    known = sum(oa.settled + oa.waiting + oa.due for oa in oas)
+    plan.close()
+    known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
     return f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
 
 

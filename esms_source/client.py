@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
+import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -26,6 +26,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
+from esms_source.api_fields import UNSTORABLE
 from esms_source.exceptions import (
     CredentialsError,
     MalformedAnswerError,
@@ -34,11 +35,13 @@ from esms_source.exceptions import (
     RetryableApiError,
     TransportError,
 )
+from esms_source.plain_rows import SUCCESS, read_plain
 from esms_source.redaction import mask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    import pyarrow as pa
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
     from esms_source.config import Settings
@@ -49,10 +52,6 @@ CHUNK_BYTES: Final = 256 * 1024
 CODE_FIELDS: Final = ("Code", "CodeResult", "CodeResponse")
 MESSAGE_FIELDS: Final = ("Message", "ErrorMessage")
 
-UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-"""What in an answer may become a NUL or half of a surrogate pair."""
-
-SUCCESS: Final = 100
 RATE_EXCEEDED: Final = 160
 
 CREDENTIALS_REMEDIES: Final = {
@@ -83,7 +82,8 @@ class Answer:
     """What the API said to one request.
 
     Attributes:
-        rows: ``Data_callback`` as it came, one item per row.
+        rows: ``Data_callback`` as it came, one item per row; or typed already,
+            see ``TYPED``.
         http_status: HTTP status.
         code: The API's code, always 100.
         message: The API's message.
@@ -91,7 +91,7 @@ class Answer:
         decoding: Seconds that reading the JSON took.
     """
 
-    rows: list[Any]
+    rows: list[Any] | pa.Table
     http_status: int
     code: int
     message: str | None
@@ -136,10 +136,12 @@ class Client:
             "Content-Type": "application/json",
             "User-Agent": "esms-source",
         }
+        # Threads that read side by side would only fight over the interpreter.
+        self._reading = threading.Lock()
         self._pool = _open_pool(self._session, self._url, settings.max_in_flight)
 
     def ask(
-        self, oa_id: str, ref_ids: Sequence[str], on_sent: Callable[[], None]
+        self, oa_id: str, ref_ids: list[str], on_sent: Callable[[], None]
     ) -> Answer:
         """Send one request and read its answer.
 
@@ -164,19 +166,10 @@ class Client:
                 retry_after=_seconds(headers.get("Retry-After")),
                 http_status=status,
             )
-        envelope, code = _read_envelope(content, status)
-        message = self._redact(_read_message(envelope))
-        if code != SUCCESS:
-            raise _refusal(code, message, status, oa_id)
-        _require_ok(status)
-        rows = envelope.get("Data_callback")
-        if rows is None:
-            rows = []
-        if not isinstance(rows, list):
-            text = "Data_callback is not a list"
-            raise MalformedAnswerError(text, code=code, http_status=status)
+        with self._reading:
+            message, rows = self._read(content, status, oa_id, ref_ids)
         decoding = time.monotonic() - arrived
-        return Answer(rows, status, code, message, arrived - started, decoding)
+        return Answer(rows, status, SUCCESS, message, arrived - started, decoding)
 
     def close(self) -> None:
         """Close all connections."""
@@ -196,10 +189,28 @@ class Client:
                 redirect=False,
                 preload_content=False,
             ) as response:
-                return response.status, response.headers, self._read(response)
+                return response.status, response.headers, self._receive(response)
         except (HTTPError, OSError) as exc:
             # Only the kind of error: its text may quote what was sent.
             raise TransportError(_describe(exc)) from None
+
+    def _read(
+        self, content: bytes, status: int, oa_id: str, ref_ids: list[str]
+    ) -> tuple[str | None, list[Any] | pa.Table]:
+        """Read the message and the rows of an answer, or say what is wrong with it."""
+        plain = read_plain(content, oa_id, ref_ids) if status == HTTPStatus.OK else None
+        if plain is not None:
+            return self._redact(plain.message), plain.rows
+        envelope, code = _read_envelope(content, status)
+        message = self._redact(_read_message(envelope))
+        if code != SUCCESS:
+            raise _refusal(code, message, status, oa_id)
+        _require_ok(status)
+        rows = envelope.get("Data_callback")
+        if not isinstance(rows, (list, type(None))):
+            text = "Data_callback is not a list"
+            raise MalformedAnswerError(text, code=code, http_status=status)
+        return message, rows or []
 
     def _redact(self, message: str | None) -> str | None:
         """Cut the key and the secret out of what the API says."""
@@ -207,7 +218,7 @@ class Client:
             message = message and message.replace(secret, "***")
         return message
 
-    def _read(self, response: BaseHTTPResponse) -> bytes:
+    def _receive(self, response: BaseHTTPResponse) -> bytes:
         deadline = time.monotonic() + self._read_timeout
         content = bytearray()
         while chunk := response.read1(CHUNK_BYTES, decode_content=True):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
-import pyarrow as pa
 import tenacity
 from dlt.destinations.exceptions import (
     DatabaseException,
@@ -21,14 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
 
+    import pyarrow as pa
     from dlt.destinations.sql_client import SqlClientBase
     from typing_extensions import Self
 
 MEMORY_LIMIT: Final = "192MB"
 """Memory for planning; what needs more goes to a temporary file."""
-
-MEMORY_LIMIT_AFTERWARDS: Final = "48MB"
-"""The same while the finished work list is read, slice by slice."""
 
 LOCK_PATIENCE_SECONDS: Final = 15.0
 """How long to wait for a DuckDB file that another process holds open."""
@@ -141,8 +138,8 @@ class Scratch:
         """Attach a DuckDB file read-only, once; return its catalog name."""
         if path not in self._attached:
             catalog = f"file_{len(self._attached)}"
-            quoted = path.replace("'", "''")
-            wait_for_lock(self.execute)(f"ATTACH '{quoted}' AS {catalog} (READ_ONLY)")
+            sql = f"ATTACH '{_escape(path)}' AS {catalog} (READ_ONLY)"
+            wait_for_lock(self.execute)(sql)
             self._attached[path] = catalog
         return self._attached[path]
 
@@ -190,15 +187,10 @@ class Scratch:
     def _has_values(self, target: str, column: str) -> bool:
         return bool(self.rows(f"SELECT count({column}) FROM {target}")[0][0])
 
-    def detach_all(self) -> None:
-        """Close all attached files, so that others can open them."""
-        self.execute("USE plan")
-        for catalog in self._attached.values():
-            self.execute(f"DETACH {catalog}")
-        self._attached.clear()
-        # From here on the memory is needed elsewhere.
-        self.execute(f"SET memory_limit = '{MEMORY_LIMIT_AFTERWARDS}'")
-        pa.system_memory_pool().release_unused()
+    def write(self, sql: str, path: str) -> None:
+        """Write what a query selects, in its order, to a Parquet file."""
+        self.execute("SET preserve_insertion_order = true")
+        self.execute(f"COPY ({sql}) TO '{_escape(path)}' (FORMAT parquet)")
 
 
 class Database:
@@ -348,6 +340,10 @@ class Database:
             cursor.copy_expert(f"COPY ({sql}) TO STDOUT ({form})", file)
         self._scratch.fill_from_csv(target, path)
         path.unlink()
+
+
+def _escape(text: str) -> str:
+    return text.replace("'", "''")
 
 
 def _quote(name: str) -> str:

@@ -1,9 +1,8 @@
-"""dlt's pipeline to the destination: opened, checked, and its pending loads ended."""
+"""dlt's pipeline to the destination: opened, checked and loaded."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,7 @@ from dlt.common.destination.exceptions import (
     DestinationException,
     DestinationTerminalException,
 )
-from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
@@ -27,8 +26,6 @@ from esms_source.exceptions import (
     EsmsError,
     PipelineBusyError,
 )
-from esms_source.ledger import literal
-from esms_source.planning import LOADS
 from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
@@ -118,17 +115,13 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
             raise DestinationError(f"{fact}; {grant}, or {instead}")
 
 
-def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Finish loads that an earlier run left behind.
+def merges_unseen(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether loads needn't look for rows that came to staging twice.
 
-    They are dropped where another load completed since they were begun, as its
-    answers are newer, and where dlt would stumble over them; what they asked and
-    nobody else did is due again.
+    In a DuckDB file only a kill can leave open whether rows came, and
+    ``load_pending`` mends that; a connection to a server may break at any time.
     """
-    if _is_half_moved(pipeline) or _is_overtaken(pipeline):
-        pipeline.abort_packages()
-    while pipeline.has_pending_data:
-        load(pipeline)
+    return duckdb_file(pipeline.sql_client()) is not None
 
 
 def load(pipeline: dlt.Pipeline) -> None:
@@ -277,34 +270,6 @@ def _on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
         fact = f"the destination can't be reached: {first_line(exc)}"
         text = f"{fact}; what was answered is kept and the next run loads it"
         raise DestinationError(text) from exc
-
-
-def _is_half_moved(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether a run was killed just when dlt moved a load to its next folder."""
-    extracted = pipeline.list_extracted_load_packages()
-    return not set(extracted).isdisjoint(pipeline.list_normalized_load_packages())
-
-
-def _is_overtaken(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether any load completed since the oldest pending one was begun."""
-    pending = [
-        *pipeline.list_extracted_load_packages(),
-        *pipeline.list_normalized_load_packages(),
-    ]
-    if not pending:
-        return False
-    # dlt makes load ids of the time.
-    begun_at = datetime.fromtimestamp(float(min(pending)), timezone.utc)
-    try:
-        with pipeline.sql_client() as client:
-            loads = client.make_qualified_table_name(LOADS)
-            rows = client.execute_sql(
-                f"SELECT count(*) FROM {loads}"
-                f" WHERE schema_name = 'esms' AND inserted_at >= {literal(begun_at)}"
-            )
-    except DatabaseUndefinedRelation:
-        return False
-    return bool(rows and rows[0][0])
 
 
 def _chain(exc: BaseException) -> Iterator[BaseException]:

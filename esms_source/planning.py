@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+from pyarrow import parquet
 
 from esms_source.database import Database, ReadError, Scratch, is_locked
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
     from esms_source.warehouse import Offer
 
 LOADS: Final = "_dlt_loads"
+
+PAGE_ROWS: Final = 50_000
+"""RefIds of the work list that are read at once."""
 
 
 @dataclass(frozen=True)
@@ -79,61 +85,45 @@ class OaPlan:
     requests: int
 
 
-def _oa_plan(
-    oa_id: str, new: int, due: int, settled: int, waiting: int, *, batch_size: int
-) -> OaPlan:
-    requests = -(-(new + due) // batch_size)
-    return OaPlan(oa_id, new, due, settled, max(waiting, 0), requests)
-
-
 @dataclass(frozen=True)
 class Plan:
-    """A work list in a scratch database, read slice by slice.
+    """A work list in a file of its own, read slice by slice.
 
     Attributes:
         total: RefIds to ask.
         skipped: Rows of the warehouse that can't be asked.
+        oas: What is planned per OA.
         is_first: Whether there is no ledger yet.
     """
 
-    scratch: Scratch
     total: int
     skipped: Skipped
-    is_first: bool = False
+    oas: tuple[OaPlan, ...]
+    is_first: bool
+    _folder: TemporaryDirectory[str]
 
     def slices(self, size: int) -> Iterator[pa.Table]:
         """Yield the work in order, at most ``size`` RefIds at a time.
 
         Where there is no ledger yet, an empty slice makes all tables.
         """
-        for start in range(0, self.total or int(self.is_first), size):
-            end = min(start + size, self.total)
-            table = self.scratch.table(
-                "SELECT * FROM plan.main.work WHERE rowid >= ? AND rowid < ?"
-                " ORDER BY rowid",
-                [start, end],
-            )
-            fixed = [pa.field(f.name, f.type) for f in WORK]
-            carried = [f for f in table.schema if f.name not in WORK.names]
-            yield table.select([f.name for f in (*fixed, *carried)]).cast(
-                pa.schema([*fixed, *carried])
-            )
-
-    def oas(self, batch_size: int) -> list[OaPlan]:
-        """Return what is planned per OA."""
-        rows = self.scratch.rows(
-            "SELECT oa_id, coalesce(new, 0), coalesce(due, 0), coalesce(settled, 0),"
-            " coalesce(known, 0) - coalesce(settled, 0) - coalesce(due, 0)"
-            " FROM plan.main.oas FULL JOIN (SELECT oa_id,"
-            " count(*) FILTER (state IS NULL) AS new,"
-            " count(*) FILTER (state IS NOT NULL) AS due"
-            " FROM plan.main.work GROUP BY oa_id) USING (oa_id) ORDER BY oa_id"
-        )
-        return [_oa_plan(*counts, batch_size=batch_size) for counts in rows]
+        with parquet.ParquetFile(_work_in(self._folder)) as file:
+            schema = file.schema_arrow
+            for place, field in enumerate(WORK):
+                schema = schema.set(place, field)
+            rest = schema.empty_table()
+            for batch in file.iter_batches(PAGE_ROWS):
+                page = pa.Table.from_batches([batch]).cast(schema)
+                rest = pa.concat_tables([rest, page])
+                while len(rest) >= size:
+                    yield rest.slice(0, size)
+                    rest = rest.slice(size)
+        if len(rest) or (self.is_first and not self.total):
+            yield rest
 
     def close(self) -> None:
         """Drop the work list."""
-        self.scratch.close()
+        self._folder.cleanup()
 
 
 def make_plan(
@@ -163,12 +153,9 @@ def make_plan(
         planner.read_ledger(pipeline)
         if not choice.repoll:
             planner.read_offer(ref_ids)
-        plan = planner.finish()
-        scratch.detach_all()
-    except BaseException:
+        return planner.finish()
+    finally:
         scratch.close()
-        raise
-    return plan
 
 
 class _Planner:
@@ -255,21 +242,51 @@ class _Planner:
         if self._choice.only is not None:
             conditions.append(_among("only", "work"))
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        scratch.execute("SET preserve_insertion_order = true")
+        most = self._choice.max_ref_ids
         scratch.execute(
             f"""
-            CREATE TABLE plan.main.work AS
-            SELECT * EXCLUDE (is_new) FROM (
+            CREATE VIEW plan.main.work AS
+            SELECT * FROM (
                 SELECT *, false AS is_new FROM plan.main.due
                 UNION ALL BY NAME
                 SELECT *, true AS is_new FROM plan.main.fresh
             ) AS work {where} ORDER BY is_new, sent_at NULLS FIRST, ref_id, oa_id
+            {"" if most is None else f"LIMIT {most}"}
             """
         )
-        total: int = scratch.rows("SELECT count(*) FROM plan.main.work")[0][0]
-        if self._choice.max_ref_ids is not None:
-            total = min(total, self._choice.max_ref_ids)
-        return Plan(scratch, total, self._skipped, is_first=self._ledger is None)
+        folder = TemporaryDirectory(prefix="esms-")
+        work = str(_work_in(folder))
+        scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
+        oas = self._oa_plans(work)
+        total = sum(oa.new + oa.due for oa in oas)
+        return Plan(total, self._skipped, oas, self._ledger is None, folder)
+
+    def _oa_plans(self, work: str) -> tuple[OaPlan, ...]:
+        rows = self._scratch.rows(
+            """
+            SELECT
+                oa_id, coalesce(new, 0), coalesce(asked_again, 0),
+                coalesce(settled, 0),
+                greatest(coalesce(known - settled, 0) - coalesce(due, 0), 0)
+            FROM plan.main.oas
+            FULL JOIN (
+                SELECT oa_id, count(*) AS due FROM plan.main.due GROUP BY oa_id
+            ) USING (oa_id)
+            FULL JOIN (
+                SELECT
+                    oa_id, count(*) FILTER (state IS NULL) AS new,
+                    count(*) FILTER (state IS NOT NULL) AS asked_again
+                FROM read_parquet(?) GROUP BY oa_id
+            ) USING (oa_id)
+            ORDER BY oa_id
+            """,
+            [work],
+        )
+        size = self._settings.batch_size
+        return tuple(
+            OaPlan(oa_id, new, due, settled, waiting, -(-(new + due) // size))
+            for oa_id, new, due, settled, waiting in rows
+        )
 
     def _due(self, loads: str) -> str:
         choice = self._choice
@@ -379,6 +396,10 @@ class _Planner:
         """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
         sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
         return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.offered {sql}"))
+
+
+def _work_in(folder: TemporaryDirectory[str]) -> Path:
+    return Path(folder.name, "work.parquet")
 
 
 def _among(chosen: str, row: str) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from esms_source.ledger import advance
-from esms_source.rows import RawAnswer, RowReader
+from esms_source.rows import RawAnswer, RowReader, numbers_of
 from esms_source.tables import (
     API_REQUESTS,
     CALLBACKS,
@@ -53,18 +54,17 @@ class Recorder:
             numbered = list(enumerate(requests, first_no))
             answered = [(no, r) for no, r in numbered if r.answer is not None]
             read = self._reader.read([_raw(no, request) for no, request in answered])
-            is_final = dict(zip((no for no, _ in answered), read.is_final, strict=True))
-            rejected = dict(
-                zip((no for no, _ in answered), read.rejected_by_request, strict=True)
-            )
+            numbers = [no for no, _ in answered]
+            outcomes = dict(zip(numbers, read.outcomes, strict=True))
+            rejected = dict(zip(numbers, read.rejected_by_request, strict=True))
             rows = [
-                _request_row(no, request, is_final.get(no), rejected.get(no, 0))
+                _request_row(no, request, outcomes.get(no), rejected.get(no, 0))
                 for no, request in numbered
             ]
             for row, request in zip(rows, requests, strict=True):
                 self._count(row, request)
             polled = {
-                REF_IDS.name: self._ledger_rows(numbered, is_final),
+                REF_IDS.name: self._ledger_rows(numbered, outcomes),
                 CALLBACKS.name: read.callbacks,
                 API_REQUESTS.name: _request_table(rows),
                 REJECTED_ROWS.name: read.rejected,
@@ -72,32 +72,24 @@ class Recorder:
             return {name: self._stamp(table) for name, table in polled.items()}
 
     def _ledger_rows(
-        self,
-        numbered: list[tuple[int, Request]],
-        is_final: dict[int, dict[str, bool]],
+        self, numbered: list[tuple[int, Request]], outcomes: dict[int, pa.Array]
     ) -> pa.Table:
         """Return the ledger rows of all requests but the split ones."""
         ended = [(no, r) for no, r in numbered if r.outcome != "split"]
         if not ended:
             return without_load_id(REF_IDS).empty_table()
-        outcome: list[str] = []
-        places: list[int] = []
-        for place, (no, request) in enumerate(ended):
-            count = len(request.batch.rows)
-            places += [place] * count
-            states = is_final.get(no)
-            if states is None:
-                outcome += ["failed"] * count
-            else:
-                names = {None: "missing", True: "final", False: "pending"}
-                outcome += [names[states.get(r)] for r in request.batch.ref_ids]
+        outcome = [
+            outcomes[no] if no in outcomes else pa.repeat("failed", len(r.batch.rows))
+            for no, r in ended
+        ]
         errors = [str(r.error) if r.error else None for _, r in ended]
+        places = numbers_of(len(r.batch.rows) for _, r in ended)
         return advance(
             pa.concat_tables([r.batch.rows for _, r in ended]),
-            pa.array(outcome, TEXT),
-            pa.array(errors, TEXT).take(pa.array(places)),
-            pa.array([r.polled_at for _, r in ended], TIMESTAMP).take(pa.array(places)),
-            pa.array([r.at_once for _, r in ended]).take(pa.array(places)),
+            pa.concat_arrays(outcome),
+            pa.array(errors, TEXT).take(places),
+            pa.array([r.polled_at for _, r in ended], TIMESTAMP).take(places),
+            pa.array([r.at_once for _, r in ended]).take(places),
             self._settings,
         )
 
@@ -121,35 +113,30 @@ class Recorder:
 
 def _raw(request_no: int, request: Request) -> RawAnswer:
     answer, batch = request.answer, request.batch
-    states = batch.rows["state"].to_pylist()
-    ref_ids = batch.ref_ids
-    kept = [r for r, state in zip(ref_ids, states, strict=True) if state == "final"]
+    final = batch.rows.filter(pc.equal(batch.rows["state"], "final"))
     return RawAnswer(
         request_no,
         batch.oa_id,
-        ref_ids,
-        frozenset(kept),
+        batch.ref_ids,
+        frozenset(final["ref_id"].to_pylist()),
         answer.rows if answer else (),
         request.polled_at,
     )
 
 
 def _request_row(
-    request_no: int,
-    request: Request,
-    is_final: dict[str, bool] | None,
-    rejected: int,
+    request_no: int, request: Request, outcome: pa.Array | None, rejected: int
 ) -> dict[str, Any]:
     answer, error = request.answer, request.error
     asked = len(request.batch.rows)
-    answered = len(is_final) if is_final is not None else 0
+    missing = pc.sum(pc.equal(outcome, "missing")).as_py() if answer else 0
     return {
         "request_no": request_no,
         "oa_id": request.batch.oa_id,
         "started_at": request.started_at,
         "asked": asked,
-        "answered": answered,
-        "missing": asked - answered if answer else 0,
+        "answered": asked - missing if answer else 0,
+        "missing": missing,
         "failed": 0 if answer else asked,
         "rows": len(answer.rows) if answer else 0,
         "rejected": rejected,

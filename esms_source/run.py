@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.schema import Schema
@@ -19,10 +20,11 @@ from esms_source.destination import (
     in_turn,
     leaving_signals,
     load,
-    load_pending,
+    merges_unseen,
     reporting_errors,
 )
 from esms_source.exceptions import DestinationError
+from esms_source.pending import load_pending
 from esms_source.planning import Choice, Plan, make_plan
 from esms_source.polling import Progress, Stop
 from esms_source.source import polled_tables
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import dlt
-    import pyarrow as pa
-    from dlt.extract import DltResource
 
     from esms_source.config import Settings
     from esms_source.warehouse import RefIds
@@ -158,17 +158,13 @@ def _load_slices(
     for work in plan.slices(settings.slice_ref_ids):
         if asking.stop:
             return
-        source = _slice_source(asking, work, small)
+        tables = polled_tables(
+            partial(asking.ask, [work]), deduplicated=merges_unseen(pipeline)
+        )
+        source = DltSource(Schema("esms"), "esms", [*tables, *small])
         small = []
         with asking.tally.timed("ask"):
             info = pipeline.extract(source)
         with asking.tally.timed("load"):
             load(pipeline)
         yield from info.loads_ids
-
-
-def _slice_source(
-    asking: Asking, work: pa.Table, small: Sequence[DltResource]
-) -> DltSource:
-    tables = polled_tables(lambda load_id: asking.ask([work], load_id))
-    return DltSource(Schema("esms"), "esms", [*tables, *small])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlt
 import pyarrow as pa
@@ -19,6 +19,9 @@ from esms_source.recording import Polled
 from esms_source.redaction import MaskedErrors
 from esms_source.tables import POLLED, Table
 from esms_source.warehouse import RefIds
+
+if TYPE_CHECKING:
+    from dlt.common.schema.typing import TDeleteInsertStrategyDict
 
 
 class _JsonTravelsAsText(logging.Filter):
@@ -97,11 +100,15 @@ def esms_source(
     return [*polled_tables(ask), *small_tables()]
 
 
-def polled_tables(ask: Callable[[str], Iterator[Polled]]) -> list[DltResource]:
+def polled_tables(
+    ask: Callable[[str], Iterator[Polled]], *, deduplicated: bool = False
+) -> list[DltResource]:
     """Return one resource per table, all fed by the same requests.
 
     Args:
         ask: Takes the id of the load package, yields rows by table.
+        deduplicated: Whether no row can come to the destination's staging twice.
+            dlt then doesn't look for such rows, which takes as long as the rest.
     """
 
     @dlt.resource(name="polled", selected=False)
@@ -111,19 +118,25 @@ def polled_tables(ask: Callable[[str], Iterator[Polled]]) -> list[DltResource]:
             # dlt takes turns: each table writes its rows before the next page is made.
             yield from [None] * len(POLLED)
 
-    return [_table_resource(polled, table) for table in POLLED]
+    merging: TDeleteInsertStrategyDict = {
+        "disposition": "merge",
+        "strategy": "delete-insert",
+        "deduplicated": deduplicated,
+    }
+    return [_table_resource(polled, table, merging) for table in POLLED]
 
 
-def _table_resource(polled: DltResource, table: Table) -> DltResource:
+def _table_resource(
+    polled: DltResource, table: Table, merging: TDeleteInsertStrategyDict
+) -> DltResource:
     @dlt.transformer(
         data_from=polled,
         name=table.name,
         columns=table.to_dlt(),
         primary_key=table.key,
         merge_key=table.replace_by,
-        write_disposition="merge",
     )
     def rows(polled: Polled) -> pa.Table:
         return polled[table.name]
 
-    return rows()
+    return rows().apply_hints(write_disposition=merging)

@@ -293,6 +293,8 @@ def scripted() -> Iterator[Scripted]:
     script = Scripted()
 
     class Handler(BaseHTTPRequestHandler):
+        timeout = 1  # seconds that an idle connection is kept
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             script.requests.append((self.path, dict(self.headers), body))
@@ -303,7 +305,7 @@ def scripted() -> Iterator[Scripted]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
-            self.close_connection = True
+            self.close_connection = headers.get("Connection") != "keep-alive"
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """Say nothing."""

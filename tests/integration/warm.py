@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 POINTS: dict[str, tuple[type, str, bool]] = {
     # name: the class and method that pass it, and whether that is after the call
     "reading ledger and warehouse": (Scratch, "attach", True),
-    "at the end of planning": (Scratch, "detach_all", False),
+    "at the end of planning": (Scratch, "close", False),
     "asking": (Recorder, "record", True),
     "before normalising": (dlt.Pipeline, "normalize", False),
     "before the normalised package": (LoadStorage, "commit_new_load_package", False),

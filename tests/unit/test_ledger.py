@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta, timezone
 
 import duckdb
@@ -135,10 +136,8 @@ def test_the_wait_is_the_formula_for_any_settings(
         repoll_backoff=backoff,
         repoll_max=longest,
     )
-    try:
-        wait = min(after * backoff**attempts, longest)
-    except OverflowError:
-        wait = longest if after else 0.0
+    logarithm = math.log(after) + attempts * math.log(backoff) if after else -math.inf
+    wait = min(math.exp(min(logarithm, 700)), longest)
     assert (row["next_poll_at"] - NOW).total_seconds() == pytest.approx(wait, abs=1e-5)
 
 

@@ -103,7 +103,7 @@ class World:
             return (
                 pa.concat_tables(tables) if tables else empty,
                 plan.skipped,
-                plan.oas(2),
+                list(plan.oas),
             )
         finally:
             plan.close()
@@ -602,12 +602,23 @@ def test_a_plan_tells_per_oa_what_it_would_do(world):
         {"ref_id": "d", "oa_id": "two", "state": "expired"},
     )
     world.send(("one", "e", NOW), ("one", "f", NOW), ("three", "g", NOW))
-    world.plan()
+    world.plan(batch_size=2)
     assert world.oas == [
         OaPlan("one", new=2, due=1, settled=1, waiting=1, requests=2),
         OaPlan("three", new=1, due=0, settled=0, waiting=0, requests=1),
         OaPlan("two", new=0, due=0, settled=1, waiting=0, requests=0),
     ]
+
+
+def test_a_plan_of_at_most_so_many_counts_no_more(world):
+    """What is due and left out isn't waiting: its time has come."""
+    world.know(
+        {"ref_id": "a", "oa_id": "one", "state": "failed", "next_poll_at": NOW},
+        {"ref_id": "b", "oa_id": "one", "state": "failed", "next_poll_at": NOW},
+    )
+    world.send(("one", "a", NOW))
+    world.plan(Choice(max_ref_ids=1))
+    assert world.oas == [OaPlan("one", new=0, due=1, settled=0, waiting=0, requests=1)]
 
 
 def test_an_empty_table_plans_nothing(world):

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.rows import API_FIELDS, RawAnswer, RowReader
+from esms_source.api_fields import COLUMN_OF
+from esms_source.rows import RawAnswer, RowReader
 from esms_source.simulator import sample_row
 from esms_source.tables import CALLBACKS, REJECTED_ROWS, without_load_id
 
@@ -71,6 +72,10 @@ def cells(read):
     return one
 
 
+def outcomes(result):
+    return [outcome.to_pylist() for outcome in result.outcomes]
+
+
 def extra(row):
     return json.loads(row["extra"]) if row["extra"] else {}
 
@@ -111,7 +116,7 @@ def test_no_rows_make_empty_tables(read):
     result = read([])
     assert (len(result.callbacks), len(result.rejected)) == (0, 0)
     assert result.rejected_by_request == [0]
-    assert result.is_final == [{}]
+    assert outcomes(result) == [["missing"]]
 
 
 @pytest.mark.parametrize(
@@ -323,7 +328,7 @@ def test_several_rows_of_a_ref_id_are_several_callbacks(read):
     rows = [sample("a", SendStatus=5), sample("a", SendStatus=2)]
     result = read(rows)
     assert len(result.callbacks) == 2
-    assert result.is_final == [{"a": False}]
+    assert outcomes(result) == [["pending"]]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +382,7 @@ def test_answers_are_read_side_by_side(make_settings):
     assert result.callbacks["oa_id"].to_pylist() == [OA, "other"]
     assert result.rejected_by_request == [0, 1, 0]
     assert result.rejected["request_no"].to_pylist() == [8]
-    assert result.is_final == [{"a": True}, {"a": True}, {}]
+    assert outcomes(result) == [["final"], ["final", "missing"], ["missing"]]
 
 
 # What is final, and the delivery.
@@ -421,7 +426,7 @@ def test_what_is_final_and_what_its_delivery_is(
     row = sample("a", SendStatus=status, SendSuccess=success, SendFailed=failed)
     result = read([row])
     assert result.callbacks["delivery"].to_pylist() == [delivery]
-    assert result.is_final == [{"a": delivery != "pending"}]
+    assert outcomes(result) == [["pending" if delivery == "pending" else "final"]]
 
 
 def test_a_ref_id_is_final_when_all_its_rows_are(read):
@@ -434,9 +439,8 @@ def test_a_ref_id_is_final_when_all_its_rows_are(read):
         sample("c", SendStatus=2),
         sample("c"),
     ]
-    assert read(rows, ("a", "b", "c", "d")).is_final == [
-        {"a": True, "b": False, "c": False}
-    ]
+    result = read(rows, ("a", "b", "c", "d"))
+    assert outcomes(result) == [["final", "pending", "pending", "missing"]]
 
 
 def test_a_final_answer_is_not_replaced_by_a_non_final_one(read):
@@ -444,7 +448,7 @@ def test_a_final_answer_is_not_replaced_by_a_non_final_one(read):
     rows = [sample("a", SendStatus=2), sample("b", SendStatus=2), sample("c")]
     result = read(rows, ("a", "b", "c"), keep_final=("a", "c"))
     assert result.callbacks["ref_id"].to_pylist() == ["b", "c"]
-    assert result.is_final == [{"a": False, "b": False, "c": True}]
+    assert outcomes(result) == [["pending", "pending", "final"]]
 
 
 # People's data.
@@ -582,7 +586,7 @@ JSON = SCALAR | FLAT | st.lists(FLAT, max_size=3)
         JSON
         | st.fixed_dictionaries(
             {"SMSID": st.sampled_from(["a", "A", "b", 1, None]) | JSON},
-            optional=dict.fromkeys((*API_FIELDS, "ErrorInfo", "OAId", "X"), JSON),
+            optional=dict.fromkeys((*COLUMN_OF, "ErrorInfo", "OAId", "X"), JSON),
         ),
         max_size=4,
     ),
