@@ -32,6 +32,9 @@ LOCK_PATIENCE_SECONDS: Final = 15.0
 
 COPY_ROWS: Final = 50_000
 
+GROUP_ROWS: Final = 20_480
+"""Rows of a Parquet file that are read at once."""
+
 IN_LIST: Final = 10_000
 """Texts that one SQL list may hold on any database."""
 
@@ -190,7 +193,8 @@ class Scratch:
     def write(self, sql: str, path: str) -> None:
         """Write what a query selects, in its order, to a Parquet file."""
         self.execute("SET preserve_insertion_order = true")
-        self.execute(f"COPY ({sql}) TO '{_escape(path)}' (FORMAT parquet)")
+        options = f"FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS}"
+        self.execute(f"COPY ({sql}) TO '{_escape(path)}' ({options})")
 
 
 class Database:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import dlt
 import duckdb
@@ -19,7 +19,7 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
-from esms_source.database import duckdb_file, is_locked, wait_for_lock
+from esms_source.database import ReadError, duckdb_file, is_locked, wait_for_lock
 from esms_source.exceptions import (
     ConfigError,
     DestinationError,
@@ -30,7 +30,6 @@ from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from dlt.destinations.sql_client import SqlClientBase
 
@@ -39,6 +38,10 @@ TURN_POLL_SECONDS: Final = 0.1
 STAGING_LAYOUT: Final = "staging_dataset_name_layout"
 SHARED_STAGING: Final = "%s_staging"
 """dlt's default; all pipelines of a dataset would empty and fill the same tables."""
+
+MEMORY_LIMIT: Final = "memory_limit"
+DUCKDB_MEMORY: Final = "128MB"
+"""What DuckDB may take for a load; what needs more goes to a temporary file."""
 
 KEEP_LOADED: Final = "load.delete_completed_jobs"
 
@@ -138,8 +141,10 @@ def load(pipeline: dlt.Pipeline) -> None:
     _keep_staging_apart(pipeline)
     try:
         pipeline.normalize()
+        # What asking held is needed by the destination now.
+        pa.default_memory_pool().release_unused()
         with in_turn(pipeline):
-            wait_for_lock(pipeline.load)()
+            wait_for_lock(_load_in_bounds)(pipeline)
     except PipelineStepFailed as exc:
         if not any(isinstance(link, HOPELESS) for link in _chain(exc)):
             raise
@@ -148,6 +153,24 @@ def load(pipeline: dlt.Pipeline) -> None:
         raise DestinationError(
             f"{text}; correct its tables; the load's RefIds are due again"
         ) from exc
+
+
+def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
+    """Load; keep DuckDB from taking most of the machine, unless it was told how much.
+
+    The bound lasts for as long as any connection to the file is open.
+    """
+    client: Any = pipeline.sql_client()
+    is_bound = duckdb_file(client) is None or MEMORY_LIMIT in (
+        client.credentials.global_config or ()
+    )
+    with ExitStack() as stack:
+        if not is_bound:
+            # What can't be opened is for dlt to tell.
+            with suppress(*ReadError):
+                stack.enter_context(client)
+                client.execute_sql(f"SET {MEMORY_LIMIT} = '{DUCKDB_MEMORY}'")
+        pipeline.load()
 
 
 @contextmanager

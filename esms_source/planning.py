@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 LOADS: Final = "_dlt_loads"
 
-PAGE_ROWS: Final = 50_000
-"""RefIds of the work list that are read at once."""
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -108,12 +105,12 @@ class Plan:
         Where there is no ledger yet, an empty slice makes all tables.
         """
         with parquet.ParquetFile(_work_in(self._folder)) as file:
-            schema = file.schema_arrow
-            for place, field in enumerate(WORK):
-                schema = schema.set(place, field)
+            # A file says of a column without nulls that it may hold none.
+            carried = [pa.field(f.name, f.type) for f in file.schema_arrow]
+            schema = pa.schema([*WORK, *carried[len(WORK) :]])
             rest = schema.empty_table()
-            for batch in file.iter_batches(PAGE_ROWS):
-                page = pa.Table.from_batches([batch]).cast(schema)
+            for number in range(file.num_row_groups):
+                page = file.read_row_group(number, use_threads=False).cast(schema)
                 rest = pa.concat_tables([rest, page])
                 while len(rest) >= size:
                     yield rest.slice(0, size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -44,6 +45,9 @@ SPLIT_BACKOFF_SECONDS: Final = 0.1
 """The same for a part of a batch: waiting didn't help the whole one."""
 
 BACKOFF_MAX_SECONDS: Final = 30.0
+
+GROW_SECONDS: Final = 0.005
+"""How long a thread that comes to help waits before it stands in line."""
 
 OUTAGE_AFTER: Final = 60
 """So many requests in a row without a usable answer, and the run ends."""
@@ -251,13 +255,15 @@ class Poller:
     def _work(self, todo: Iterator[Batch], crew: _Crew) -> None:
         while not crew.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
-            slot = self._limiter.acquire()
+            with crew.in_line():
+                slot = self._limiter.acquire()
             # The limiter looks for a stop only where it has to wait.
             if slot is None or self._stop:
                 return
             batch = self._next(todo, crew)
             if batch is None:
                 self._limiter.release(slot)
+                crew.finish()
                 return
             self._ask_in_parts(batch, slot, crew)
 
@@ -379,7 +385,13 @@ class Poller:
 
 
 class _Crew:
-    """Threads that work until there is nothing left, and what they bring back."""
+    """Threads that work until there is nothing left, and what they bring back.
+
+    There are only as many as are needed for one to stand in line.
+
+    Args:
+        size: Most threads.
+    """
 
     def __init__(self, size: int) -> None:
         self.dismissed = False
@@ -387,23 +399,54 @@ class _Crew:
         self._queue: queue.Queue[Request | BaseException | None] = queue.Queue(
             GROUP_REQUESTS
         )
-        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._alive = self._started = self._waiting = 0
+        self._finished = threading.Event()
+        self._work: Callable[[], None] = self.finish
 
     def start(self, work: Callable[[], None]) -> None:
-        """Let all threads work."""
+        """Let threads work."""
+        self._work = work
+        with self._lock:
+            self._add()
 
-        def run() -> None:
-            try:
-                work()
-            except BaseException as exc:  # noqa: BLE001  raised again in results()
-                self._queue.put(exc)
-            finally:
-                self._queue.put(None)
+    def finish(self) -> None:
+        """Note that nothing is left to begin: nobody more is needed."""
+        self._size = 0
+        self._finished.set()
 
-        for number in range(self._size):
-            thread = threading.Thread(target=run, name=f"esms-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    @contextmanager
+    def in_line(self) -> Iterator[None]:
+        """Stand in line; when nobody does any more, another thread comes to help."""
+        with self._lock:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waiting -= 1
+                if not self._waiting and self._is_short_handed():
+                    self._add()
+
+    def _is_short_handed(self) -> bool:
+        """Tell whether one more can be of use: not while results pile up."""
+        return self._started < self._size and self._queue.qsize() <= self._alive
+
+    def _add(self) -> None:
+        self._alive += 1
+        self._started += 1
+        name = f"esms-{self._started}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def _run(self) -> None:
+        try:
+            # Where requests leave faster than this, a thread may be back before.
+            self._finished.wait(GROW_SECONDS)
+            self._work()
+        except BaseException as exc:  # noqa: BLE001  raised again in results()
+            self._queue.put(exc)
+        finally:
+            self._queue.put(None)
 
     def put(self, request: Request) -> None:
         """Bring back a request that ended."""
@@ -411,10 +454,10 @@ class _Crew:
 
     def results(self) -> Iterator[Request]:
         """Yield what is brought back until all threads have ended."""
-        while self._threads:
+        while self._alive:
             item = self._queue.get()
             if item is None:
-                self._threads.pop()
+                self._leave()
             elif isinstance(item, BaseException):
                 raise item
             else:
@@ -423,6 +466,11 @@ class _Crew:
     def dismiss(self) -> None:
         """Let threads end after what they are at, and forget what they bring."""
         self.dismissed = True
-        while self._threads:
+        self.finish()
+        while self._alive:
             if self._queue.get() is None:
-                self._threads.pop()
+                self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._alive -= 1
