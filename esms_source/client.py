@@ -160,14 +160,17 @@ class Client:
         started = time.monotonic()
         status, headers, content = self._post(json.dumps(payload).encode(), on_sent)
         arrived = time.monotonic()
+        retry_after = _seconds(headers.get("Retry-After"))
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             raise RateLimitedError(
-                "HTTP 429",
-                retry_after=_seconds(headers.get("Retry-After")),
-                http_status=status,
+                "HTTP 429", retry_after=retry_after, http_status=status
             )
-        with self._reading:
-            message, rows = self._read(content, status, oa_id, ref_ids)
+        try:
+            with self._reading:
+                message, rows = self._read(content, status, oa_id, ref_ids)
+        except RateLimitedError as exc:
+            exc.retry_after = retry_after
+            raise
         decoding = time.monotonic() - arrived
         return Answer(rows, status, SUCCESS, message, arrived - started, decoding)
 

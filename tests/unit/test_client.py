@@ -267,6 +267,13 @@ def test_retry_after_is_read_in_seconds(header, seconds, ask):
     assert caught.value.http_status == 429
 
 
+def test_retry_after_counts_with_code_160_too(ask):
+    """Both refusals of the rate say how long to wait: section 6.3."""
+    with pytest.raises(RateLimitedError) as caught:
+        ask({"Code": 160}, headers={"Retry-After": "7"})
+    assert caught.value.retry_after == 7
+
+
 @pytest.mark.parametrize("header", ["nan", "inf", "1e400", "٣"])
 def test_an_absurd_retry_after_is_no_endless_wait(header, ask):
     """It stays a number that can be waited for."""
