@@ -80,8 +80,9 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
         text = f"{fact}, so that callbacks a later answer lacks would stay"
         raise DestinationError(f"{text}; load into duckdb or an SQL warehouse")
-    path = duckdb_file(pipeline.sql_client())
-    if path and Path(path).stem == pipeline.dataset_name:
+    client = pipeline.sql_client()
+    path = duckdb_file(client)
+    if path and _duckdb_name(path).lower() == client.dataset_name.lower():
         fact = (
             f"the dataset {pipeline.dataset_name!r} bears the name of its DuckDB file"
         )
@@ -260,6 +261,11 @@ def reporting_errors() -> Iterator[None]:
         raise DestinationError(
             f"{text}; check the room on the disks and the columns of ref_ids"
         ) from exc
+
+
+def _duckdb_name(path: str) -> str:
+    """Return what DuckDB calls the database in a file."""
+    return Path(path).name.lstrip(".").partition(".")[0]
 
 
 def _credentials_of(destination: str) -> str:

@@ -164,6 +164,21 @@ def test_check_says_what_is_wrong_of_each_part(esms, simulate, warehouse, tmp_pa
     assert esms("check", exits=2, API_KEY="").stdout.startswith("FAIL  settings")
 
 
+@pytest.mark.parametrize(
+    ("file", "dataset"), [("out", "OUT"), ("Out", "out"), ("out.v1", "out")]
+)
+def test_a_dataset_is_compared_as_duckdb_names_its_file(
+    file, dataset, esms, server, warehouse, tmp_path, monkeypatch
+):
+    """DuckDB takes no notice of letter case, nor of what follows a point."""
+    warehouse.fill(10)
+    path = str(tmp_path / f"{file}.duckdb")
+    monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", path)
+    ran = esms("run", "--dataset", dataset, exits=2)
+    assert "bears the name of its DuckDB file" in ran.stderr
+    assert server.arrivals.requests == 0
+
+
 def test_lookup_prints_and_loads_nothing(esms, simulate, output):
     """Lookup shows each RefId as asked, also one without rows."""
     scripted = {"here": [sample_row("here")], "gone": []}
