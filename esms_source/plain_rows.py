@@ -85,6 +85,9 @@ def read_plain(
     # The expression is slow to search for: most answers hold no escape at all.
     if b"\\u" in content and UNSTORABLE.search(content):
         return None
+    # msgspec would read this text as no number at all.
+    if b'"null"' in content.lower():
+        return None
     try:
         envelope = _decoder.decode(content)
         if envelope.Code != SUCCESS:

@@ -95,6 +95,8 @@ def test_text_for_numbers_nulls_and_escapes_are_plain(fields, value_by_value):
         body(PLAIN | {"New": 1}),
         body(PLAIN | {"SendStatus": 5.5}),
         body(PLAIN | {"SendStatus": True}),
+        body(PLAIN | {"SendStatus": "null"}),
+        body(PLAIN | {"TotalPrice": "NULL"}),
         body(PLAIN | {"SendStatus": 2**63}),
         body(PLAIN | {"TotalPrice": 0.00001}),
         body(PLAIN | {"TotalPrice": 10**17}),
@@ -118,7 +120,7 @@ VALUE = (
     | st.decimals(allow_nan=False, allow_infinity=False).map(float)
     | st.decimals(-(10**13), 10**13, places=4).map(str)
     | st.text(st.characters(codec="utf-8", exclude_characters="\0"))
-    | st.sampled_from(["5", " 5", "+5", "5.0", "1e3", "1_0", "", [], {}])
+    | st.sampled_from(["5", " 5", "+5", "5.0", "1e3", "1_0", "", "null", [], {}])
 )
 ROW = st.fixed_dictionaries(
     {"SMSID": st.sampled_from("ab")},
