@@ -35,6 +35,7 @@ from esms_source.exceptions import (
     RetryableApiError,
     TransportError,
 )
+from esms_source.odd_rows import read_int
 from esms_source.plain_rows import SUCCESS, read_plain
 from esms_source.redaction import mask
 
@@ -303,12 +304,9 @@ def _require_ok(status: int) -> None:
 def _read_code(envelope: dict[str, Any]) -> int | None:
     """Read the code, as number or text, from the first field that has one."""
     for field in CODE_FIELDS:
-        value = envelope.get(field)
-        if value is not None and not isinstance(value, bool):
-            try:
-                return int(str(value).strip())
-            except ValueError:
-                return None
+        code = read_int(envelope.get(field))
+        if code is not None:
+            return code
     return None
 
 

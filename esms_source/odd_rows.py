@@ -136,7 +136,7 @@ def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
             return pa.array(values, kind), []
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
         pass
-    read = {BIGINT: _read_int, DECIMAL: _read_decimal, TEXT: _read_text}[kind]
+    read = {BIGINT: read_int, DECIMAL: _read_decimal, TEXT: _read_text}[kind]
     column = [None if value is None else read(value) for value in values]
     misfits = [
         index
@@ -156,7 +156,8 @@ def _read_number(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
     return number if number.is_finite() else None
 
 
-def _read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
+def read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
+    """Read a whole number of 64 bits, as number or text."""
     number = _read_number(value)
     # The exponent first: int() of 1E+999999 would take for ever.
     if number is None or number.adjusted() >= len(str(INT64.stop)):

@@ -106,7 +106,7 @@ def test_prices_arrive_as_exact_decimals(ask):
 
 
 @pytest.mark.parametrize("field", ["Code", "CodeResult", "CodeResponse"])
-@pytest.mark.parametrize("value", [100, "100", " 100 "], ids=ascii)
+@pytest.mark.parametrize("value", [100, "100", " 100 ", 100.0], ids=ascii)
 def test_the_code_is_read_from_each_field_as_number_or_text(field, value, ask):
     """Section 6.5."""
     assert ask({field: value, "Data_callback": None}).rows == []
@@ -117,6 +117,8 @@ def test_code_comes_before_code_result_before_code_response(ask, scripted):
     assert ask({"Code": 100, "CodeResult": 101, "CodeResponse": 101}).code == 100
     scripted.replies.clear()
     assert ask({"Code": None, "CodeResult": "100", "CodeResponse": 101}).code == 100
+    scripted.replies.clear()
+    assert ask({"Code": "", "CodeResult": "100"}).code == 100
 
 
 @pytest.mark.parametrize("rows", [None, []], ids=ascii)
@@ -170,7 +172,7 @@ def test_the_codes_that_stop_are_those_of_the_contract():
     assert set(OA_REMEDIES) == {204, 789, 791, 799}
 
 
-@pytest.mark.parametrize("code", [99, "99", 777, 0, -1, 105, 10**30], ids=ascii)
+@pytest.mark.parametrize("code", [99, "99", 777, 0, -1, 105], ids=ascii)
 def test_code_99_and_unknown_codes_are_asked_again(code, ask):
     """Section 6.4."""
     with pytest.raises(RetryableApiError) as caught:
@@ -226,6 +228,7 @@ def test_the_code_counts_whatever_the_http_status(status, code, error, ask):
         (b"", 404),
         (b"<html>", 403),
         ({"error": "Invalid request"}, 400),
+        ({"Code": 10**30}, 200),
     ],
     ids=lambda value: ascii(value)[:20],
 )
