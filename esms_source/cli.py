@@ -434,15 +434,26 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 def _read_file(path: Path) -> list[dict[str, str]]:
     """Read RefIds from a CSV with a header, or one a line."""
+    from esms_source.config import resolve_settings
+
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [line for line in file.read().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as exc:
         raise ConfigError(f"{path} can't be read: {exc}; give a UTF-8 text") from exc
-    names = [name.strip().strip('"') for name in lines[0].split(",")] if lines else []
-    if "ref_id" in names:
-        return list(csv.DictReader(lines))
-    return [{"ref_id": line.strip()} for line in lines]
+    header, *rows = list(csv.reader(lines, skipinitialspace=True)) or [[]]
+    names = [name.strip() for name in header]
+    column = resolve_settings().ref_ids.ref_id_column
+    if {"ref_id", column.lower()}.isdisjoint(name.lower() for name in names):
+        if len(names) > 1:
+            fact = f"{path} has no column {column!r} in its first line"
+            raise ConfigError(f"{fact}; name it there, or give one RefId a line")
+        return [{"ref_id": line.strip()} for line in lines]
+    # A cell behind the last name, or under none, belongs to no column.
+    return [
+        {name: cell for name, cell in zip(names, row, strict=False) if name}
+        for row in rows
+    ]
 
 
 @contextmanager

@@ -205,7 +205,11 @@ def test_lookup_without_an_answer_is_exit_code_1(esms, simulate):
 
 @pytest.mark.parametrize(
     "content",
-    ["ref_id,oa_id\nR1,oa5\nR2,oa6\n", "\ufeffref_id,oa_id\nR1,oa5\nR2,oa6\n"],
+    [
+        "ref_id,oa_id\nR1,oa5\nR2,oa6\n",
+        "\ufeffref_id,oa_id\nR1,oa5\nR2,oa6\n",
+        '"Ref_Id", "OA_ID",\n"R1", "oa5",\n"R2", "oa6",,\n',
+    ],
 )
 def test_ref_ids_of_a_csv_need_no_warehouse(esms, server, output, tmp_path, content):
     """A file alone can be asked for."""
@@ -216,6 +220,25 @@ def test_ref_ids_of_a_csv_need_no_warehouse(esms, server, output, tmp_path, cont
         ("oa5", "R1"),
         ("oa6", "R2"),
     ]
+
+
+def test_the_column_of_a_csv_may_be_named_as_in_the_warehouse(
+    esms, server, output, tmp_path
+):
+    """A file that was exported from the table is read as the table is."""
+    file = tmp_path / "ids.csv"
+    file.write_text("campaign,sms_id,oa_id\ntet,R1,oa5\n")
+    esms("run", "--ref-ids", str(file), REF_IDS__REF_ID_COLUMN="SMS_ID")
+    assert output.rows("SELECT oa_id, ref_id FROM ref_ids") == [("oa5", "R1")]
+
+
+def test_a_csv_without_ref_ids_is_refused(esms, server, tmp_path):
+    """Its lines are no RefIds to be asked for."""
+    file = tmp_path / "ids.csv"
+    file.write_text("sms,oa_id\nR1,oa5\n")
+    ran = esms("run", "--ref-ids", str(file), exits=2)
+    assert "has no column 'ref_id' in its first line" in ran.stderr
+    assert server.arrivals.requests == 0
 
 
 def test_ref_ids_one_a_line_are_found_in_the_warehouse(
