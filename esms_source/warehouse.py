@@ -152,9 +152,10 @@ class Offer:
         return f"trim(coalesce({text}, ''), {_literal(BLANKS)})"
 
     def _moment(self, name: str) -> str:
-        column = _quote(name)
+        is_text = self.types[name] == "VARCHAR"
+        column = self._text(name) if is_text else _quote(name)
         moment = f"TRY_CAST({column} AS TIMESTAMPTZ)"
-        if self.types[name] == "VARCHAR":
+        if is_text:
             formats = ", ".join(_literal(form) for form in DAY_FIRST)
             day_first = f"TRY_CAST(try_strptime({column}, [{formats}]) AS TIMESTAMPTZ)"
             moment = f"coalesce({moment}, {day_first})"

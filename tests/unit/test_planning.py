@@ -523,6 +523,7 @@ SAIGON = timedelta(hours=7)
         ("'02/01/2026 00:00'", "Asia/Ho_Chi_Minh", JAN_2 - SAIGON),
         ("'02/01/2026'", "Asia/Ho_Chi_Minh", JAN_2 - SAIGON),
         ("' 02/01/2026 '", "UTC", JAN_2),
+        ("'2026-01-02  '", "UTC", JAN_2),
         ("'2/1/2026 0:00'", "UTC", JAN_2),
     ],
     ids=ascii,
