@@ -63,6 +63,8 @@ WINDOW_SLACK: Final = {
 }
 """By what a window must be wider where the database compares without time zone."""
 
+ARROW: Final = (pa.Table, pa.RecordBatch)
+
 RefIds = Iterable[Any]
 """Dicts, texts, Arrow tables or a dlt resource of them, instead of a table."""
 
@@ -402,8 +404,10 @@ def _aliases(table: RefIdTable) -> dict[str, str]:
 def _chunks(ref_ids: RefIds, table: RefIdTable) -> Iterator[pa.Table]:
     """Turn rows of any form into Arrow tables of one schema."""
     rows: list[dict[str, Any]] = []
+    if isinstance(ref_ids, ARROW):
+        ref_ids = [ref_ids]  # by itself it would yield its columns
     for item in ref_ids:
-        if isinstance(item, (pa.Table, pa.RecordBatch)):
+        if isinstance(item, ARROW):
             batches = [item] if isinstance(item, pa.RecordBatch) else item.to_batches()
             yield pa.Table.from_batches(batches, item.schema)
             continue

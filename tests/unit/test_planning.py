@@ -262,6 +262,7 @@ def test_only_some_oas(world):
         [{"ref_id": "b"}, {"ref_id": "zz"}],
         [{"ref_id": " b\n", "oa_id": "oa"}, {"ref_id": "zz", "oa_id": "oa"}],
         [pa.table({"ref_id": ["b", "zz"]})],
+        pa.table({"ref_id": ["b", "zz"]}),
         pa.table({"ref_id": ["b", "zz"]}).to_batches(),
         [{"ref_id": "b"}, "zz", "b"],
         ("b", "zz"),
