@@ -1,6 +1,10 @@
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import duckdb
 import pytest
 from click.testing import CliRunner
 
@@ -67,6 +71,27 @@ def test_check_plan_run_plan(esms, server, warehouse, output):
 
     assert json.loads(esms("plan", "--json").stdout)["ref_ids"] == 0
     assert "0 RefIds in 0 requests" in esms("plan").stdout
+
+
+def test_the_settings_of_the_readme_work(tmp_path):
+    """They are copied as they stand."""
+    readme = Path(__file__).parents[2].joinpath("README.md").read_text()
+    config, secrets = re.findall(r"```toml\n(.*?)```", readme, re.DOTALL)
+    folder = tmp_path / ".dlt"
+    folder.mkdir()
+    folder.joinpath("config.toml").write_text(config)
+    folder.joinpath("secrets.toml").write_text(secrets)
+    with duckdb.connect(tmp_path / "warehouse.duckdb") as connection:
+        connection.execute(
+            "CREATE TABLE zns_messages AS SELECT 'R1' AS ref_id, 'oa' AS oa_id,"
+            " now() AS sent_at, 'c' AS campaign, 't' AS template"
+        )
+    command = [sys.executable, "-m", "esms_source", "plan", "--json"]
+    ran = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["ref_ids"] == 1
 
 
 def test_results_go_to_stdout_and_the_rest_to_stderr(esms, server, warehouse):
