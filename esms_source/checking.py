@@ -110,11 +110,18 @@ def _check_api_key(settings: Settings, sample: Sample | None) -> str:
     """Spend one request on a RefId of the warehouse."""
     if sample is None:
         return "not tried: there is no RefId to ask for"
-    client = Client(settings)
+    oa_id, ref_id = sample
+    stop = Stop()
+    client, limiter = Client(settings), open_limiter(settings, stop)
     try:
-        client.ask(sample[0], [sample[1]], lambda: None)
+        slot = limiter.acquire()
+        if slot is None:
+            return f"not tried: {stop.reason}"
+        client.ask(oa_id, [ref_id], lambda: limiter.sent(slot))
     except OaRefusedError as exc:
         return f"accepted, but {exc}"
     finally:
         client.close()
+        if isinstance(limiter, SharedRateLimiter):
+            limiter.close()
     return "accepted"

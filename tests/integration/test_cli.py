@@ -204,6 +204,15 @@ def test_a_dataset_is_compared_as_duckdb_names_its_file(
     assert server.arrivals.requests == 0
 
 
+def test_check_spends_of_the_shared_budget(esms, server, warehouse, tmp_path):
+    """Its request counts like any other: section 3."""
+    warehouse.fill(10)
+    store = f"sqlite:///{tmp_path / 'budget.sqlite'}"
+    for _ in range(2):
+        esms("check", RATE_LIMIT_STORE=store, REQUESTS_PER_SECOND="1")
+    assert server.arrivals.most_in_one_second == 1
+
+
 def test_lookup_prints_and_loads_nothing(esms, simulate, output):
     """Lookup shows each RefId as asked, also one without rows."""
     scripted = {"here": [sample_row("here")], "gone": []}
