@@ -146,7 +146,7 @@ def run(
                 open_pipeline(destination, dataset, pipeline),
                 ref_ids=_read_file(ref_ids) if ref_ids else None,
                 oa_ids=oa_ids,
-                repoll=repoll.split(",") if repoll else (),
+                repoll=() if repoll is None else repoll.split(","),
                 since=_utc(since),
                 until=_utc(until),
                 max_ref_ids=max_ref_ids,

@@ -160,6 +160,7 @@ def test_bad_settings_are_one_line_and_exit_code_2(
     [
         (["run", "--destination", "nonsense"], "'nonsense' can't be opened"),
         (["run", "--repoll", "settled"], "no state 'settled'"),
+        (["run", "--repoll", ""], "no state ''"),
         (["run", "--since", "2026-01-01"], "go with repoll"),
         (["run", "--dataset", "out"], "bears the name of its DuckDB file"),
         (["lookup", "some-id"], "oa_id: not set"),
