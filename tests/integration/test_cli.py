@@ -302,3 +302,12 @@ def test_demo_shows_two_runs_and_what_came(esms, tmp_path, monkeypatch):
     assert "Delivery per OA" in shown
     assert "Try next" in shown
     assert Path(tmp_path / "demo" / "esms.duckdb").exists()
+
+
+def test_a_run_ends_without_a_word_but_its_own():
+    """The end of the process adds nothing to the one line of a refused run."""
+    command = [sys.executable, "-m", "esms_source", "run"]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("esms: api_key: not set")
+    assert ran.stderr.count("\n") == 1

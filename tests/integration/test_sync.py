@@ -237,6 +237,19 @@ def test_a_column_may_be_carried_later(run, warehouse, simulate, output):
     ]
 
 
+def test_a_second_run_takes_new_rows_with_what_they_carry(
+    run, simulate, warehouse, output
+):
+    """Tables that dlt knows from the first run take rows of a second one."""
+    warehouse.fill(10)
+    warehouse.use(oa_id_column="oa_id", sent_at_column="sent_at", carry=["campaign"])
+    run(simulate())
+    warehouse.execute("INSERT INTO sent VALUES ('oa0', 'late', now(), 'tet')")
+    assert run(simulate()).asked == 1
+    rows = output.rows("SELECT campaign FROM ref_ids WHERE ref_id = 'late'")
+    assert rows == ["tet"]
+
+
 # Slices.
 
 
