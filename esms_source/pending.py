@@ -28,14 +28,18 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
     """Finish loads that an earlier run left behind.
 
     They are dropped where another load completed since they were begun, as its
-    answers are newer, and where dlt would stumble over them; what they asked and
-    nobody else did is due again.
+    answers are newer, and where dlt would stumble over them or their staging is
+    gone; what they asked and nobody else did is due again.
     """
     drop = (_is_half_moved, _is_in_pieces, _is_overtaken)
     if any(must_go(pipeline) for must_go in drop):
         pipeline.abort_packages()
     if merges_unseen(pipeline):
-        wait_for_lock(_empty_half_copied)(pipeline)
+        try:
+            wait_for_lock(_empty_half_copied)(pipeline)
+        except DatabaseUndefinedRelation:
+            # The file is gone, or another one is in its place.
+            pipeline.abort_packages()
     while pipeline.has_pending_data:
         load(pipeline)
 

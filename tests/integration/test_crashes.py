@@ -231,3 +231,23 @@ def test_damaged_files_of_a_pending_load_block_no_later_run(
         assert "due again" in refused.err
     assert esms().report["answered"] == 30
     assert output.rows("SELECT count(*) FROM callbacks") == [40]
+
+
+def test_a_file_that_is_gone_blocks_no_later_run(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+    tmp_path: Path,
+) -> None:
+    """What was half copied into a DuckDB file that got lost is asked again."""
+    count = 1_200
+    warehouse.fill(count)
+    esms.set(base_url=simulate(scripted=odd_rows(count)).url, slice_ref_ids=SLICE)
+    assert esms("run", "--max-ref-ids", "400").status == 0
+    esms.killed_at("after a copy", 2)
+    for file in tmp_path.glob("out.duckdb*"):
+        file.unlink()
+    run = esms()
+    assert run.status == 0, run.err
+    assert_whole(output, count)
