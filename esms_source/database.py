@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import tenacity
+from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import (
     DatabaseException,
     DatabaseTransientException,
@@ -65,6 +67,9 @@ MAX_DIGITS: Final = 38
 
 ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
 """What reading a database may raise."""
+
+NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
+"""What opening a database raises where its driver isn't there."""
 
 
 def is_locked(exc: BaseException) -> bool:
@@ -352,6 +357,13 @@ def _escape(text: str) -> str:
 
 def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
+
+
+def installing(destination: str) -> str:
+    """Return the command that installs what a destination of dlt needs."""
+    extra = destination.rpartition(".")[2]
+    ours = metadata.metadata("esms-source").get_all("Provides-Extra") or ()
+    return f"pip install {'esms-source' if extra in ours else 'dlt'}[{extra}]"
 
 
 def duckdb_file(client: SqlClientBase[Any]) -> str | None:

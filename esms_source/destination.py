@@ -19,7 +19,14 @@ from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
-from esms_source.database import ReadError, duckdb_file, is_locked, wait_for_lock
+from esms_source.database import (
+    NotInstalled,
+    ReadError,
+    duckdb_file,
+    installing,
+    is_locked,
+    wait_for_lock,
+)
 from esms_source.exceptions import (
     ConfigError,
     DestinationError,
@@ -62,6 +69,9 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     try:
         pipeline = dlt.pipeline(name, destination=destination, dataset_name=dataset)
         pipeline.sql_client()
+    except NotInstalled as exc:
+        fact = f"the destination {destination!r} is not installed"
+        raise ConfigError(f"{fact}; {installing(destination)}") from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         fact = f"the destination {destination!r} can't be opened: {first_line(exc)}"
         remedy = f"correct --destination or set {_credentials_of(destination)}"

@@ -21,8 +21,10 @@ from esms_source.database import (
     COPY_ROWS,
     UNKNOWN,
     Database,
+    NotInstalled,
     ReadError,
     duckdb_file,
+    installing,
     is_locked,
 )
 from esms_source.exceptions import ConfigError, RefIdTableError
@@ -323,6 +325,9 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
         client: SqlClientBase[Any] = factory.client(
             Schema("warehouse"), config
         ).sql_client
+    except NotInstalled as exc:
+        fact = f"the warehouse {table.destination!r} is not installed"
+        raise ConfigError(f"{fact}; {installing(table.destination)}") from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         fact = first_line(exc)
         remedy = "see ref_ids.destination and ref_ids.credentials"

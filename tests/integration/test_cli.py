@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from esms_source.cli import main
+from esms_source.database import installing
 from esms_source.simulator import sample_row
 
 
@@ -174,6 +175,27 @@ def test_bad_commands_are_one_line_and_exit_code_2(
     warehouse.fill(10)
     assert words in esms(*arguments, exits=2).stderr
     assert server.arrivals.requests == 0
+
+
+def test_check_names_the_extra_that_is_missing(esms, server, monkeypatch):
+    """Where a driver isn't there, the remedy is the command that installs it."""
+    url = "snowflake://user:hidden@host/db"
+    monkeypatch.setenv("DESTINATION__SNOWFLAKE__CREDENTIALS", url)
+    warehouse = {"DESTINATION": "snowflake", "CREDENTIALS": url, "TABLE": "sent"}
+    named = {f"REF_IDS__{name}": text for name, text in warehouse.items()}
+    checked = esms("check", "--destination", "snowflake", exits=2, **named)
+    remedy = "'snowflake' is not installed; pip install esms-source[snowflake]"
+    assert f"FAIL  warehouse: the warehouse {remedy}\n" in checked.stdout
+    assert f"FAIL  destination: the destination {remedy}\n" in checked.stdout
+    assert "hidden" not in checked.output
+
+
+def test_what_has_no_extra_here_is_installed_as_dlt_has_it():
+    """Extras of dlt that have no twin are named too; modules by their last part."""
+    assert (
+        installing("dlt.destinations.postgres") == "pip install esms-source[postgres]"
+    )
+    assert installing("synapse") == "pip install dlt[synapse]"
 
 
 def test_check_says_what_is_wrong_of_each_part(esms, simulate, warehouse, tmp_path):
