@@ -37,6 +37,10 @@ COPY_ROWS: Final = 50_000
 GROUP_ROWS: Final = 20_480
 """Rows of a Parquet file that are read at once."""
 
+LONGEST_LINE: Final = 16 * 1024 * 1024
+CSV_BUFFER: Final = 2 * LONGEST_LINE
+"""Bytes of a file that are held at once: DuckDB would take 16 of the longest lines."""
+
 IN_LIST: Final = 10_000
 """Texts that one SQL list may hold on any database."""
 
@@ -188,7 +192,8 @@ class Scratch:
             f"INSERT INTO {target} SELECT {columns} FROM read_csv(?,"
             f" columns = {{{texts}}}, auto_detect = false, header = false,"
             " delim = ',', quote = '\"', escape = '\"', nullstr = '\\N',"
-            " allow_quoted_nulls = false, max_line_size = 16777216)",
+            f" allow_quoted_nulls = false, max_line_size = {LONGEST_LINE},"
+            f" buffer_size = {CSV_BUFFER})",
             [str(path)],
         )
 

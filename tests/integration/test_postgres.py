@@ -229,6 +229,19 @@ def test_windows_are_those_of_duckdb(
     assert skipped == [1, 1]
 
 
+def test_a_large_table_is_read_in_little_memory(server, make_settings):
+    """What is copied may be larger than the memory that planning has."""
+    server.execute(
+        "CREATE TABLE sent AS SELECT i::text AS ref_id, repeat('x', 2000) AS text"
+        " FROM generate_series(1, 150000) AS t(i)"
+    )
+    server.use("sent", carry=["text"])
+    settings = make_settings(oa_id="oa")
+    plan = make_plan(server.pipeline(), settings, Choice(max_ref_ids=7), AS_OF)
+    assert plan.total == 7
+    plan.close()
+
+
 def test_infinite_moments_are_none(server, asking):
     """A sent_at of infinity is no moment: the row isn't asked, but counted."""
     server.execute(
