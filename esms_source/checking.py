@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from esms_source.client import Client
 from esms_source.clock import Clock
@@ -11,6 +11,7 @@ from esms_source.database import Scratch
 from esms_source.destination import (
     check_destination,
     check_grants,
+    missing_index,
     open_pipeline,
     reporting_errors,
 )
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from esms_source.config import Settings
+
+LARGE_LEDGER: Final = 5_000_000
+"""RefIds from which on an index helps PostgreSQL: see docs/destinations.md."""
 
 Sample = tuple[str, str]
 """An OA and one of its RefIds."""
@@ -93,7 +97,11 @@ def _check_destination(
         plan = make_plan(target, settings, nothing, Clock().started_at)
     plan.close()
     known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
-    return f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
+    index = missing_index(target) if known >= LARGE_LEDGER else None
+    words = f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
+    if index:
+        words += f", and no index on ref_id and oa_id; merges are faster with {index}"
+    return words
 
 
 def _check_rate_limit(settings: Settings) -> str:

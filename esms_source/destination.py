@@ -34,6 +34,7 @@ from esms_source.exceptions import (
     PipelineBusyError,
 )
 from esms_source.redaction import first_line
+from esms_source.tables import REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,12 +122,50 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
             len(schemas),
             schemas,
         )
+        denied = client.execute_sql(
+            "SELECT nspname, current_user FROM pg_namespace"
+            " LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relkind = 'r'"
+            " WHERE nspname IN %s AND NOT (has_schema_privilege(nspname, 'USAGE')"
+            " AND coalesce(has_table_privilege(pg_class.oid, 'SELECT')"
+            " AND has_table_privilege(pg_class.oid, 'INSERT')"
+            " AND has_table_privilege(pg_class.oid, 'DELETE'), true))"
+            " ORDER BY nspname LIMIT 1",
+            schemas,
+        )
+    for schema, user in denied or ():
+        fact = f"the user {user!r} may not read and write the tables of {schema!r}"
+        usage = f'GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}"'
+        tables = f'ON ALL TABLES IN SCHEMA "{schema}" TO "{user}"'
+        rights = f"{usage} and GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE {tables}"
+        raise DestinationError(f"{fact}; {rights}")
     for user, database, may_create in rows or ():
         if not may_create:
             grant = f'GRANT CREATE ON DATABASE "{database}" TO "{user}"'
             instead = f"make the schemas {' and '.join(schemas)} for it"
             fact = f"the user {user!r} may not create schemas in PostgreSQL"
             raise DestinationError(f"{fact}; {grant}, or {instead}")
+
+
+def missing_index(pipeline: dlt.Pipeline) -> str | None:
+    """Return the SQL of the index that a large PostgreSQL ledger has not, if any.
+
+    Raises:
+        DestinationError: The server can't be reached.
+    """
+    with _on_postgres(pipeline) as client:
+        if client is None:
+            return None
+        ledger = client.make_qualified_table_name(REF_IDS.name)
+        rows = client.execute_sql(
+            "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(%s) AND indisvalid"
+            " AND ARRAY['oa_id', 'ref_id'] = (SELECT array_agg(attname::text"
+            " ORDER BY attname) FROM pg_attribute WHERE attrelid = indrelid"
+            " AND attnum IN (indkey[0], indkey[1]))",
+            ledger,
+        )
+    if rows:
+        return None
+    return f"CREATE UNIQUE INDEX CONCURRENTLY ON {ledger} (ref_id, oa_id)"
 
 
 def merges_unseen(pipeline: dlt.Pipeline) -> bool:

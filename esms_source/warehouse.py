@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,6 +58,11 @@ CARRIED_AS_THEY_ARE: Final = (
     "DECIMAL",
     "DATE",
 )
+
+DENIED: Final = re.compile(
+    r"permission denied for (schema|(?:foreign )?table|(?:materialized )?view) (.+)"
+)
+"""How PostgreSQL says which right is missing."""
 
 WINDOW_SLACK: Final = {
     "TIMESTAMP WITH TIME ZONE": timedelta(),
@@ -245,7 +251,7 @@ def offer_table(
         relation = database.readable(relation, columns.all, "raw")
         return Offer(relation, columns, scratch.types(relation))
     except ReadError as exc:
-        raise RefIdTableError(_why_not(table, exc)) from exc
+        raise RefIdTableError(_why_not(table, exc, client)) from exc
 
 
 def _in_windows(
@@ -448,10 +454,18 @@ def _not_there(table: RefIdTable) -> str:
     return f"there is no table {name!r} in the warehouse; {remedy}"
 
 
-def _why_not(table: RefIdTable, exc: Exception) -> str:
+def _why_not(table: RefIdTable, exc: Exception, client: SqlClientBase[Any]) -> str:
     if is_locked(exc):
         return "another process holds the warehouse's DuckDB file open; close it there"
     fact = first_line(exc)
+    if denied := DENIED.match(fact):
+        kind, name = denied.groups()
+        schema = table.dataset_name if name == table.table else None
+        parts = ".".join(_quote(part) for part in (schema, name) if part)
+        right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
+        user = getattr(client.credentials, "username", None) or "its user"
+        grant = f"GRANT {right} {parts} TO {_quote(user)}"
+        return f"the warehouse can't be read: {fact}; {grant}"
     part = "query" if table.query else "table"
     return f"the warehouse can't be read: {fact}; see ref_ids.{part} and its grants"
 

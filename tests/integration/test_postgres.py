@@ -14,7 +14,7 @@ import dlt
 import psycopg2
 import pytest
 
-from esms_source import database, sync
+from esms_source import checking, database, sync
 from esms_source.checking import checks
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
 from esms_source.planning import Choice, make_plan
@@ -284,13 +284,22 @@ def test_missing_table_is_refused(server, asking):
 
 
 def test_missing_grant_is_told(server, asking):
-    """A table that may not be read says so."""
+    """A schema or table that may not be read says which grant it takes."""
     server.use_crm()
-    server.execute("CREATE ROLE reader LOGIN", 'GRANT USAGE ON SCHEMA "Crm" TO reader')
-    server.use(credentials=server.url.replace("postgres:any@", "reader:any@"))
-    with pytest.raises(RefIdTableError, match="permission denied") as caught:
-        sync(server.pipeline(), **asking)
-    assert "\n" not in str(caught.value)
+    reader = f"reader_{next(NUMBERS)}"
+    server.execute(f"CREATE ROLE {reader} LOGIN")
+    server.use(credentials=server.url.replace("postgres:any@", f"{reader}:any@"))
+    grants = (
+        f'GRANT USAGE ON SCHEMA "Crm" TO "{reader}"',
+        f'GRANT SELECT ON "Crm"."Sent Messages" TO "{reader}"',
+    )
+    for grant in grants:
+        with pytest.raises(RefIdTableError, match="permission denied") as caught:
+            sync(server.pipeline(), **asking)
+        assert str(caught.value).endswith(f"; {grant}")
+        assert "\n" not in str(caught.value)
+        server.execute(grant)
+    assert sync(server.pipeline(), max_ref_ids=5, **asking).asked == 5
 
 
 def test_unreachable_warehouse_is_told(server, asking, tmp_path: Path):
@@ -341,6 +350,46 @@ def test_user_who_may_not_load_is_refused(server, asking, simulate):
         f"CREATE SCHEMA zalo_staging_esms AUTHORIZATION {name}",
     )
     assert sync(pipeline, **asking).asked == 900
+
+
+def test_user_who_may_only_read_is_refused(server, asking, simulate):
+    """Tables that another role made need grants of their own: told before asking."""
+    server.use_crm()
+    sync(server.pipeline(), max_ref_ids=10, **asking)
+    simulator = simulate()
+    name = f"viewer_{next(NUMBERS)}"
+    server.execute(
+        f"CREATE ROLE {name} LOGIN",
+        f"GRANT CREATE ON DATABASE {urlsplit(server.url).path[1:]} TO {name}",
+        f"GRANT USAGE ON SCHEMA zalo TO {name}",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA zalo TO {name}",
+    )
+    url = server.url.replace("postgres:any@", f"{name}:any@")
+    destination = dlt.destinations.postgres(url)
+    pipeline = dlt.pipeline("viewer", destination=destination, dataset_name="zalo")
+    with pytest.raises(DestinationError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
+        sync(pipeline, **asking | {"base_url": simulator.url})
+    assert simulator.arrivals.requests == 0
+
+
+def test_check_names_the_index_of_a_large_ledger(server, asking, monkeypatch):
+    """Where the ledger is large and has none, and not once it is made as told."""
+    server.use_crm()
+    monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", server.url)
+    for name, value in asking.items():
+        monkeypatch.setenv(f"SOURCES__ESMS__{name.upper()}", str(value))
+    sync(server.pipeline(), max_ref_ids=10, **asking)
+
+    def told() -> str:
+        return str(dict(checks("esms", "zalo", "postgres"))["destination"])
+
+    assert told().endswith("10 RefIds in the ledger")
+    monkeypatch.setattr(checking, "LARGE_LEDGER", 10)
+    index = 'CREATE UNIQUE INDEX CONCURRENTLY ON "zalo"."ref_ids" (ref_id, oa_id)'
+    assert told().endswith(f"merges are faster with {index}")
+    server.execute(index)
+    assert told().endswith("10 RefIds in the ledger")
+    assert sync(server.pipeline(), **asking).asked == 890
 
 
 def test_workers_side_by_side_lose_nothing(
