@@ -2,12 +2,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
-from esms_source.planning import Choice, OaPlan, make_plan
+from esms_source.ledger import WORK
+from esms_source.planning import Choice, OaPlan, Plan, make_plan
 from esms_source.tables import STATES
 from esms_source.warehouse import Skipped
 
@@ -580,6 +584,20 @@ def test_carried_columns_come_along(world):
     assert carried[:2] == ["tet", 7]
     assert carried[2].astimezone(timezone.utc) == JAN_2 - SAIGON
     assert carried[3:] == [Decimal("1.50"), "[1, 2]"]
+
+
+def test_slices_have_one_schema_whatever_they_hold():
+    """DuckDB may mark a column without nulls as such; dlt loads no two schemas."""
+    marked = pa.schema([*WORK, pa.field("campaign", pa.string(), nullable=False)])
+    row = dict.fromkeys(WORK.names) | {"campaign": "tet"}
+    folder = TemporaryDirectory()
+    plan = Plan(1, Skipped(), (), is_first=False, _folder=folder)
+    work = pa.Table.from_pylist([row], marked)
+    parquet.write_table(work, Path(folder.name, "work.parquet"))
+    (slice_,) = plan.slices(10)
+    plan.close()
+    assert slice_.schema.field("campaign").nullable
+    assert slice_.schema.names == marked.names
 
 
 KNOWN = ["oa_id", "ref_id", "sent_at", "state", "attempts", "first_polled_at", "chosen"]
