@@ -80,6 +80,14 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     return pipeline
 
 
+def keep_staging_apart(pipeline: dlt.Pipeline) -> None:
+    """Let workers of one dataset stage their rows each in a schema of its own."""
+    config = pipeline.destination_client().config
+    if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
+        layout = f"{SHARED_STAGING}_{pipeline.pipeline_name}"
+        pipeline.destination.config_params[STAGING_LAYOUT] = layout
+
+
 def check_destination(pipeline: dlt.Pipeline) -> None:
     """Refuse destinations that would lose or double rows, or fail half way.
 
@@ -109,7 +117,7 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: With the grant that is missing.
     """
-    _keep_staging_apart(pipeline)
+    keep_staging_apart(pipeline)
     with _on_postgres(pipeline) as client:
         if client is None:
             return
@@ -188,7 +196,7 @@ def load(pipeline: dlt.Pipeline) -> None:
     # A loaded package would keep its files, for ever more of them.
     if dlt.config.get(KEEP_LOADED) is None:
         dlt.config[KEEP_LOADED] = True
-    _keep_staging_apart(pipeline)
+    keep_staging_apart(pipeline)
     try:
         pipeline.normalize()
         # What asking held is needed by the destination now.
@@ -319,14 +327,6 @@ def _duckdb_name(path: str) -> str:
 
 def _credentials_of(destination: str) -> str:
     return f"DESTINATION__{destination.upper()}__CREDENTIALS"
-
-
-def _keep_staging_apart(pipeline: dlt.Pipeline) -> None:
-    """Let workers of one dataset stage their rows each in a schema of its own."""
-    config = pipeline.destination_client().config
-    if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
-        layout = f"{SHARED_STAGING}_{pipeline.pipeline_name}"
-        pipeline.destination.config_params[STAGING_LAYOUT] = layout
 
 
 @contextmanager

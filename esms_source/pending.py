@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination.exceptions import DestinationException
+from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.database import wait_for_lock
-from esms_source.destination import load, merges_unseen
+from esms_source.destination import keep_staging_apart, load, merges_unseen
 from esms_source.ledger import literal
 from esms_source.planning import LOADS
 
@@ -25,7 +30,29 @@ COPIED: Final = "parquet"
 
 
 def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Finish loads that an earlier run left behind.
+    """Finish loads that an earlier run left behind."""
+    _mend(pipeline)
+    while pipeline.has_pending_data:
+        load(pipeline)
+
+
+def mend_active_pipeline() -> None:
+    """Let dlt itself finish, in its ``run``, what a ``sync`` of ours left behind.
+
+    What can't be opened is for dlt to tell, once it runs.
+    """
+    context = Container()[PipelineContext]
+    pipeline: Any = context.pipeline() if context.is_active() else None
+    if pipeline is None or pipeline.destination is None:
+        return
+    with suppress(ConfigurationException, DestinationException, ImportError):
+        keep_staging_apart(pipeline)
+        if pipeline.has_pending_data:
+            _mend(pipeline)
+
+
+def _mend(pipeline: dlt.Pipeline) -> None:
+    """Let dlt go on with pending loads without losing or doubling rows.
 
     They are dropped where another load completed since they were begun, as its
     answers are newer, and where dlt would stumble over them or their staging is
@@ -40,8 +67,6 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
         except DatabaseUndefinedRelation:
             # The file is gone, or another one is in its place.
             pipeline.abort_packages()
-    while pipeline.has_pending_data:
-        load(pipeline)
 
 
 def _is_half_moved(pipeline: dlt.Pipeline) -> bool:

@@ -14,6 +14,7 @@ from dlt.extract import DltResource
 from esms_source.asking import Asking
 from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
+from esms_source.pending import mend_active_pipeline
 from esms_source.planning import Choice, make_plan
 from esms_source.recording import Polled
 from esms_source.redaction import MaskedErrors
@@ -83,6 +84,7 @@ def esms_source(
         max_ref_ids=max_ref_ids,
     )
     resolved.require_credentials()
+    mend_active_pipeline()
 
     def ask(load_id: str) -> Iterator[Polled]:
         with Asking(resolved) as asking:

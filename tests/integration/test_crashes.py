@@ -9,6 +9,8 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from hashlib import md5
 from typing import TYPE_CHECKING, Any
@@ -124,6 +126,48 @@ def test_a_kill_at_any_named_point_loses_and_doubles_nothing(
     assert_whole(output, count)
     # Only kills while asking and while dlt moves a load lose answers.
     assert asked_again(simulator, count) <= 2 * SLICE
+
+
+PLAIN = """
+import dlt
+from esms_source import esms_source
+pipeline = dlt.pipeline("esms", destination="duckdb", dataset_name="zalo")
+for _ in range(2):  # what is pending, then what is due
+    pipeline.run(esms_source())
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        ("before a job", 3),
+        ("after a copy", 2),
+        ("before a merge", 2),
+        ("between two tables", 3),
+    ],
+)
+def test_plain_dlt_ends_what_a_killed_sync_left(
+    point: tuple[str, int],
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+) -> None:
+    """It goes on in the same staging, and copies nothing twice."""
+    count = 400
+    warehouse.fill(count)
+    simulator = simulate(scripted=odd_rows(count))
+    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    assert esms("run", "--max-ref-ids", "40").status == 0
+    esms.killed_at(*point)
+    subprocess.run(
+        [sys.executable, "-c", PLAIN],
+        env=os.environ | esms.env,
+        cwd=esms.folder,
+        check=True,
+    )
+    assert_whole(output, count)
+    assert asked_again(simulator, count) == 0
 
 
 def test_kills_at_random_moments_lose_and_double_nothing(
