@@ -178,6 +178,24 @@ def test_maturity_counts_as_its_view_does(
     assert [round(share) for share in shares[0]] == finals[:2]
 
 
+def test_a_ref_id_under_two_oas_is_two_messages(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+) -> None:
+    """Callbacks of the one don't count for the other."""
+    twin = {"oa_id": "oa1"}
+    load(
+        pipeline,
+        {
+            REF_IDS: [message(0), message(0, **twin)],
+            CALLBACKS: [callback(0), callback(0, "failed", **twin)],
+        },
+    )
+    found = figures.read_figures(pipeline, make_settings())
+    assert found["oas"] == ["oa0", "oa1"]
+    assert found["delivery"]["delivered"] == [1, 0]
+    assert found["delivery"]["failed"] == [0, 1]
+
+
 def test_the_page_holds_nobody_and_no_secret(
     pipeline: dlt.Pipeline,
     make_settings: Callable[..., Settings],
