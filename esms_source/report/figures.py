@@ -43,6 +43,10 @@ AGES: Final = (1, 6, 24, 72)
 
 LAST_RUNS: Final = 30
 
+MEMORY_LIMIT: Final = "400MB"
+THREADS: Final = 2
+"""Enough for ten million messages; more threads would need more memory."""
+
 MAX_BYTES: Final = 2_400_000
 """What all cells may take of the page's 3 MB, reckoned by CELL_BYTES."""
 
@@ -299,6 +303,9 @@ def _relation(client: SqlClientBase[Any], name: str) -> str:
 def _arrow(client: SqlClientBase[Any], sql: str) -> pa.Table:
     connection = client.native_connection
     if isinstance(connection, duckdb.DuckDBPyConnection):
+        # What needs more goes to a temporary file next to the database.
+        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET threads = {THREADS}")
         return connection.sql(sql).to_arrow_table()
     with client.execute_query(sql) as cursor:
         return cursor.arrow()
