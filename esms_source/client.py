@@ -89,7 +89,7 @@ class Answer:
         code: The API's code, always 100.
         message: The API's message.
         latency: Seconds from sending to the last byte.
-        decoding: Seconds that reading the JSON took.
+        decoding: Seconds that reading it took.
     """
 
     rows: list[Any] | pa.Table
@@ -168,11 +168,12 @@ class Client:
             )
         try:
             with self._reading:
+                began = time.monotonic()
                 message, rows = self._read(content, status, oa_id, ref_ids)
+                decoding = time.monotonic() - began
         except RateLimitedError as exc:
             exc.retry_after = retry_after
             raise
-        decoding = time.monotonic() - arrived
         return Answer(rows, status, SUCCESS, message, arrived - started, decoding)
 
     def close(self) -> None:
