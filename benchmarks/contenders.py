@@ -105,7 +105,7 @@ def esms(*arguments: str) -> tuple[str | Path, ...]:
     return (sys.executable, "-m", "esms_source", *arguments)
 
 
-OURS = Contender("esms-source", esms("run"), our_environment)
+OURS = Contender("esms-source", esms("run", "--json"), our_environment)
 
 
 def _peers() -> list[Contender]:

@@ -31,6 +31,7 @@ class Usage:
         peak_mb: Its largest resident memory.
         status: Its exit status; negative when a signal ended it.
         log: What it wrote to stderr.
+        output: What it wrote to stdout, where that was kept.
     """
 
     started_at: float
@@ -39,6 +40,7 @@ class Usage:
     peak_mb: float
     status: int
     log: str
+    output: str
 
     def require_success(self) -> Usage:
         """Return itself.
@@ -99,14 +101,16 @@ def serving(latency: float = 0.0) -> Iterator[Server]:
 def start(
     command: Sequence[str | Path], environment: Mapping[str, str], folder: Path
 ) -> subprocess.Popen[bytes]:
-    """Start a process whose records go nowhere and whose log goes to a file."""
+    """Start a process whose log goes to a file; its records go nowhere."""
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    with (folder / "log").open("ab") as log:
+    # A report is short; what peers write to stdout is all that they read.
+    output = folder / "output" if "--json" in command else Path(os.devnull)
+    with (folder / "log").open("ab") as log, output.open("wb") as out:
         return subprocess.Popen(
             list(map(str, command)),
             cwd=folder,
             env={**inherited, "RUNTIME__DLTHUB_TELEMETRY": "false", **environment},
-            stdout=subprocess.DEVNULL,
+            stdout=out,
             stderr=log,
         )
 
@@ -140,6 +144,7 @@ def run_until_killed(
 def _reap(process: subprocess.Popen[bytes], began: float, folder: Path) -> Usage:
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
+    output = folder / "output"
     return Usage(
         began,
         time.monotonic() - began,
@@ -147,4 +152,5 @@ def _reap(process: subprocess.Popen[bytes], began: float, folder: Path) -> Usage
         used.ru_maxrss / 1024,
         process.returncode,
         (folder / "log").read_text(errors="replace"),
+        output.read_text() if output.exists() else "",
     )

@@ -8,6 +8,7 @@ memory are read from /proc and wait4.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -40,7 +41,7 @@ class Sizes:
 
     peers: int = 200_000
     rate: int = 80_000
-    whole: int = 200_000
+    whole: tuple[int, ...] = (200_000, MILLION)
     lifted: int = MILLION
     large: int = 4 * MILLION
     ledger: int = 10 * MILLION
@@ -48,7 +49,7 @@ class Sizes:
     due: int = 10_000
 
 
-QUICK = Sizes(4_000, 8_000, 8_000, 20_000, 40_000, 100_000, (20_000, 100_000), 1_000)
+QUICK = Sizes(4_000, 8_000, (8_000,), 20_000, 40_000, 100_000, (20_000, 100_000), 1_000)
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Bench:
     def promises(self) -> Iterator[Promise]:
         """Measure what is promised of this package alone."""
         yield from self._rates()
-        yield self._whole_run()
+        yield from self._whole_runs()
         yield from self._lifted()
         yield from self._ledger()
         usage = run(esms("--help"), {}, self.folder()).require_success()
@@ -140,14 +141,15 @@ class Bench:
                 f"≥ 96 %, {RATE}",
             )
 
-    def _whole_run(self) -> Promise:
-        ref_ids = self.sizes.whole
-        say(f"{ref_ids:,} RefIds at {RATE} a second")
-        with serving(latency=0.05) as server:
-            usage = self.run(OURS, server, self.warehouse(ref_ids), rate=RATE)
-        ratio = usage.seconds / (ref_ids / BATCH / RATE)
-        what = f"`esms run` of {ref_ids:,} RefIds over the API's own time"
-        return Promise(what, f"{ratio:.2f}", "≤ 1.12")
+    def _whole_runs(self) -> Iterator[Promise]:
+        for ref_ids in self.sizes.whole:
+            say(f"{ref_ids:,} RefIds at {RATE} a second")
+            with serving(latency=0.05) as server:
+                usage = self.run(OURS, server, self.warehouse(ref_ids), rate=RATE)
+            ratio = usage.seconds / (ref_ids / BATCH / RATE)
+            what = f"`esms run` of {ref_ids:,} RefIds over the API's own time"
+            to_reach = "≤ 1.12" if ref_ids < MILLION else "≤ 1.07"
+            yield Promise(what, f"{ratio:.3f}, {usage.peak_mb:.0f} MB", to_reach)
 
     def _lifted(self) -> Iterator[Promise]:
         peaks = []
@@ -165,6 +167,7 @@ class Bench:
                 f" {usage.peak_mb:.0f} MB",
                 "≥ 50,000, ≤ 15, ≤ 400 MB",
             )
+            yield Promise("where its time went", stages(usage), "")
         more = peaks[1] / peaks[0] - 1
         yield Promise("memory at four times the RefIds", f"{more:+.0%}", "≤ +10 %")
 
@@ -281,6 +284,12 @@ def make_due(ledger: Path, ref_ids: int) -> None:
         )
 
 
+def stages(usage: Usage) -> str:
+    """Return the seconds per stage as the run reports them."""
+    seconds = json.loads(usage.output)["seconds"]
+    return ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items())
+
+
 def _seconds(what: str, usage: Usage) -> Promise:
     measured = f"{usage.seconds:.1f} s, {usage.peak_mb:.0f} MB"
     return Promise(what, measured, "≤ 3 s, ≤ 400 MB")
@@ -335,14 +344,17 @@ tenth of the RefIds; a crash costs at most one slice.
 """.strip()
 
 
-def write(page: str) -> None:
-    """Write the page to RESULTS.md and, where the README has the markers, there."""
-    RESULTS.write_text(f"# Measured\n\n{page}\n")
-    text = README.read_text()
+def write(tables: list[str]) -> None:
+    """Write RESULTS.md, and the tables where the README has the markers."""
+    machine, compared, promised = tables
+    RESULTS.write_text(
+        f"# Measured\n\n{machine}\n\n{compared}\n\n{NOTES}\n\n{promised}\n"
+    )
     start, end = MARKERS
-    if start in text and end in text:
-        before, after = text.split(start)[0], text.split(end)[1]
-        README.write_text(f"{before}{start}\n{page}\n{end}{after}")
+    text = README.read_text()
+    before, after = text.split(start)[0], text.split(end)[1]
+    page = f"{machine}\n\n{promised}\n\n{compared}"
+    README.write_text(f"{before}{start}\n{page}\n{end}{after}")
 
 
 def say(text: str) -> None:
@@ -364,15 +376,14 @@ def main() -> None:
         parts = [machine + platform.python_version() + "."]
         if given.only != "promises":
             scores = [bench.score(each) for each in contenders(given.peer)]
-            parts += ["\n".join(comparison(scores)), NOTES]
+            parts.append("\n".join(comparison(scores)))
         if given.only != "peers":
             parts.append("\n".join(listing(list(bench.promises()))))
     finally:
         shutil.rmtree(folder)
-    page = "\n\n".join(parts)
-    print(page)
-    if not given.quick and not given.only:
-        write(page)
+    print("\n\n".join(parts))
+    if not (given.quick or given.only or given.peer):
+        write(parts)
 
 
 if __name__ == "__main__":

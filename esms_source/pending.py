@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dlt.common.storages.load_package import LoadJobInfo, LoadPackageInfo
 
 COPIED: Final = "parquet"
+SCHEMA: Final = "esms"
 
 
 def load_pending(pipeline: dlt.Pipeline) -> None:
@@ -39,11 +40,15 @@ def load_pending(pipeline: dlt.Pipeline) -> None:
 def mend_active_pipeline() -> None:
     """Let dlt itself finish, in its ``run``, what a ``sync`` of ours left behind.
 
-    What can't be opened is for dlt to tell, once it runs.
+    A pipeline with loads of other sources is left alone. What can't be opened is for
+    dlt to tell, once it runs.
     """
     context = Container()[PipelineContext]
     pipeline: Any = context.pipeline() if context.is_active() else None
     if pipeline is None or pipeline.destination is None:
+        return
+    packages = map(pipeline.get_load_package_info, _pending(pipeline))
+    if any(package.schema_name != SCHEMA for package in packages):
         return
     with suppress(ConfigurationException, DestinationException, ImportError):
         keep_staging_apart(pipeline)
@@ -90,10 +95,7 @@ def _is_in_pieces(pipeline: dlt.Pipeline) -> bool:
 
 def _is_overtaken(pipeline: dlt.Pipeline) -> bool:
     """Tell whether any load completed since the oldest pending one was begun."""
-    pending = [
-        *pipeline.list_extracted_load_packages(),
-        *pipeline.list_normalized_load_packages(),
-    ]
+    pending = _pending(pipeline)
     if not pending:
         return False
     # dlt makes load ids of the time.
@@ -103,7 +105,8 @@ def _is_overtaken(pipeline: dlt.Pipeline) -> bool:
             loads = client.make_qualified_table_name(LOADS)
             rows = client.execute_sql(
                 f"SELECT count(*) FROM {loads}"
-                f" WHERE schema_name = 'esms' AND inserted_at >= {literal(begun_at)}"
+                f" WHERE schema_name = '{SCHEMA}'"
+                f" AND inserted_at >= {literal(begun_at)}"
             )
     except DatabaseUndefinedRelation:
         return False
@@ -131,6 +134,13 @@ def _empty_half_copied(pipeline: dlt.Pipeline) -> None:
                         job.job_file_info.table_name
                     )
                     client.execute_sql(f"DELETE FROM {table}")
+
+
+def _pending(pipeline: dlt.Pipeline) -> list[str]:
+    return [
+        *pipeline.list_extracted_load_packages(),
+        *pipeline.list_normalized_load_packages(),
+    ]
 
 
 def _normalized(pipeline: dlt.Pipeline) -> Iterator[LoadPackageInfo]:
