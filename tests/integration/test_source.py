@@ -123,3 +123,13 @@ def test_a_key_refused_at_once_fails_the_run(source, warehouse, simulate, output
     with pytest.raises(PipelineStepFailed) as caught:
         output.pipeline().run(source(simulate(faults="refuse_key=1")))
     assert CredentialsError in chain(caught.value)
+
+
+def test_loads_of_other_sources_are_left_alone(source, simulate, output):
+    """What another source left pending in dlt's active pipeline is its own."""
+    pipeline = output.pipeline("other")
+    pipeline.extract([{"n": 1}], table_name="numbers")
+    pending = pipeline.list_extracted_load_packages()
+    source(simulate())
+    assert pipeline.list_extracted_load_packages() == pending
+    assert "staging_dataset_name_layout" not in pipeline.destination.config_params
