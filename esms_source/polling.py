@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
@@ -14,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tenacity
 
+from esms_source.crew import Crew
 from esms_source.exceptions import (
     ApiError,
     CredentialsError,
@@ -27,7 +26,7 @@ from esms_source.exceptions import (
 from esms_source.shared_budget import SharedRateLimiter, open_limiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from datetime import datetime
 
     from esms_source.client import Answer, Client
@@ -45,9 +44,6 @@ SPLIT_BACKOFF_SECONDS: Final = 0.1
 """The same for a part of a batch: waiting didn't help the whole one."""
 
 BACKOFF_MAX_SECONDS: Final = 30.0
-
-GROW_SECONDS: Final = 0.005
-"""How long a thread that comes to help waits before it stands in line."""
 
 OUTAGE_AFTER: Final = 60
 """So many requests in a row without a usable answer, and the run ends."""
@@ -233,7 +229,7 @@ class Poller:
 
         When the run is told to stop, what is under way still ends.
         """
-        crew = _Crew(self._settings.max_in_flight)
+        crew: Crew[Request] = Crew(self._settings.max_in_flight, GROUP_REQUESTS)
         todo = batches(work, self._settings.batch_size)
         crew.start(lambda: self._work(todo, crew))
         group: list[Request] = []
@@ -252,7 +248,7 @@ class Poller:
         finally:
             crew.dismiss()
 
-    def _work(self, todo: Iterator[Batch], crew: _Crew) -> None:
+    def _work(self, todo: Iterator[Batch], crew: Crew[Request]) -> None:
         while not crew.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
             with crew.in_line():
@@ -267,7 +263,7 @@ class Poller:
                 return
             self._ask_in_parts(batch, slot, crew)
 
-    def _next(self, todo: Iterator[Batch], crew: _Crew) -> Batch | None:
+    def _next(self, todo: Iterator[Batch], crew: Crew[Request]) -> Batch | None:
         with self._lock:
             for batch in todo:
                 if batch.oa_id not in self._refused:
@@ -277,7 +273,9 @@ class Poller:
                 self._end(request, "refused", crew)
         return None
 
-    def _ask_in_parts(self, batch: Batch, slot: Slot | None, crew: _Crew) -> None:
+    def _ask_in_parts(
+        self, batch: Batch, slot: Slot | None, crew: Crew[Request]
+    ) -> None:
         """Ask a batch, and when it stays without answer each half of it."""
         parts = [batch]
         while parts:
@@ -288,7 +286,7 @@ class Poller:
                 parts.extend(reversed(part.halves()))
             self._end(request, request.outcome, crew)
 
-    def _end(self, request: Request, outcome: str, crew: _Crew) -> None:
+    def _end(self, request: Request, outcome: str, crew: Crew[Request]) -> None:
         request.outcome = outcome
         if outcome != "split":
             self.progress.done(len(request.batch.rows))
@@ -382,95 +380,3 @@ class Poller:
             self._stop(OutageError(f"{text}, at last: {error}; run again later"))
         alone = len(request.batch.rows) == 1 or isinstance(error, RateLimitedError)
         return "failed" if alone else "split"
-
-
-class _Crew:
-    """Threads that work until there is nothing left, and what they bring back.
-
-    There are only as many as are needed for one to stand in line.
-
-    Args:
-        size: Most threads.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.dismissed = False
-        self._size = size
-        self._queue: queue.Queue[Request | BaseException | None] = queue.Queue(
-            GROUP_REQUESTS
-        )
-        self._lock = threading.Lock()
-        self._alive = self._started = self._waiting = 0
-        self._finished = threading.Event()
-        self._work: Callable[[], None] = self.finish
-
-    def start(self, work: Callable[[], None]) -> None:
-        """Let threads work."""
-        self._work = work
-        with self._lock:
-            self._add()
-
-    def finish(self) -> None:
-        """Note that nothing is left to begin: nobody more is needed."""
-        self._size = 0
-        self._finished.set()
-
-    @contextmanager
-    def in_line(self) -> Iterator[None]:
-        """Stand in line; when nobody does any more, another thread comes to help."""
-        with self._lock:
-            self._waiting += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting -= 1
-                if not self._waiting and self._is_short_handed():
-                    self._add()
-
-    def _is_short_handed(self) -> bool:
-        """Tell whether one more can be of use: not while results pile up."""
-        return self._started < self._size and self._queue.qsize() <= self._alive
-
-    def _add(self) -> None:
-        self._alive += 1
-        self._started += 1
-        name = f"esms-{self._started}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            # Where requests leave faster than this, a thread may be back before.
-            self._finished.wait(GROW_SECONDS)
-            self._work()
-        except BaseException as exc:  # noqa: BLE001  raised again in results()
-            self._queue.put(exc)
-        finally:
-            self._queue.put(None)
-
-    def put(self, request: Request) -> None:
-        """Bring back a request that ended."""
-        self._queue.put(request)
-
-    def results(self) -> Iterator[Request]:
-        """Yield what is brought back until all threads have ended."""
-        while self._alive:
-            item = self._queue.get()
-            if item is None:
-                self._leave()
-            elif isinstance(item, BaseException):
-                raise item
-            else:
-                yield item
-
-    def dismiss(self) -> None:
-        """Let threads end after what they are at, and forget what they bring."""
-        self.dismissed = True
-        self.finish()
-        while self._alive:
-            if self._queue.get() is None:
-                self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._alive -= 1
