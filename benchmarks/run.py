@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from contenders import OURS, Contender, contenders, esms, make_warehouse
 from measuring import HERE, Usage, run, run_until_killed, serving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from measuring import Server
 
@@ -178,7 +179,7 @@ class Bench:
             folder, warehouse = self._settled(size)
             if size == self.sizes.ledger:
                 yield from self._nothing_due(folder, warehouse, size)
-            add_new(warehouse, self.sizes.peers)
+            apart(add_new, warehouse, self.sizes.peers)
             with serving() as server:
                 usage = self.run(OURS, server, warehouse, folder=folder)
             times.append(usage.seconds)
@@ -198,7 +199,7 @@ class Bench:
             yield _seconds(f"run with nothing due among {size:,}", usage)
             usage = self.run(OURS, server, warehouse, folder=folder, command="plan")
             yield _seconds(f"`esms plan` with {size:,} settled", usage)
-            make_due(folder / "out.duckdb", self.sizes.due)
+            apart(make_due, folder / "out.duckdb", self.sizes.due)
             server.reset()
             usage = self.run(OURS, server, warehouse, folder=folder)
             waited = server.first_arrival() - usage.started_at
@@ -210,16 +211,7 @@ class Bench:
         folder, warehouse = self.folder(), self.warehouse(size)
         with serving() as server:
             self.run(OURS, server, self.warehouse(BATCH), folder=folder)
-        with duckdb.connect(folder / "out.duckdb") as connection:
-            connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
-            connection.execute("CREATE TEMP TABLE one AS FROM zalo.ref_ids LIMIT 1")
-            connection.execute("DELETE FROM zalo.ref_ids")
-            connection.execute(
-                "INSERT INTO zalo.ref_ids BY NAME"
-                " SELECT one.* REPLACE (sent.oa AS oa_id, sent.ref_id AS ref_id,"
-                " sent.sent_at AS sent_at, sent.campaign AS campaign, 'final' AS state,"
-                " NULL AS next_poll_at) FROM w.sent, one"
-            )
+        apart(settle, folder / "out.duckdb", warehouse)
         return folder, warehouse
 
     def _asked_again(self, contender: Contender, warehouse: Path, ref_ids: int) -> int:
@@ -259,8 +251,34 @@ class Bench:
     def warehouse(self, ref_ids: int) -> Path:
         """Return a fresh warehouse of so many RefIds."""
         path = self.folder() / "warehouse.duckdb"
-        make_warehouse(path, ref_ids)
+        apart(make_warehouse, path, ref_ids)
         return path
+
+
+def apart(function: Callable[..., None], *arguments: object) -> None:
+    """Run a function in a process of its own.
+
+    A measured process's peak begins with the memory of whoever starts it.
+    """
+    process = get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{function.__name__} ended with {process.exitcode}")
+
+
+def settle(ledger: Path, warehouse: Path) -> None:
+    """Let a ledger hold a whole warehouse, all of it settled."""
+    with duckdb.connect(ledger) as connection:
+        connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
+        connection.execute("CREATE TEMP TABLE one AS FROM zalo.ref_ids LIMIT 1")
+        connection.execute("DELETE FROM zalo.ref_ids")
+        connection.execute(
+            "INSERT INTO zalo.ref_ids BY NAME"
+            " SELECT one.* REPLACE (sent.oa AS oa_id, sent.ref_id AS ref_id,"
+            " sent.sent_at AS sent_at, sent.campaign AS campaign, 'final' AS state,"
+            " NULL AS next_poll_at) FROM w.sent, one"
+        )
 
 
 def add_new(warehouse: Path, ref_ids: int) -> None:
