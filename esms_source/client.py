@@ -36,13 +36,12 @@ from esms_source.exceptions import (
     TransportError,
 )
 from esms_source.odd_rows import read_int
-from esms_source.plain_rows import SUCCESS, read_plain
+from esms_source.plain_rows import SUCCESS, PlainRows, read_plain
 from esms_source.redaction import mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pyarrow as pa
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
     from esms_source.config import Settings
@@ -83,8 +82,7 @@ class Answer:
     """What the API said to one request.
 
     Attributes:
-        rows: ``Data_callback`` as it came, one item per row; or typed already,
-            see ``TYPED``.
+        rows: ``Data_callback`` as it came, one item per row; or read already.
         http_status: HTTP status.
         code: The API's code, always 100.
         message: The API's message.
@@ -92,7 +90,7 @@ class Answer:
         decoding: Seconds that reading it took.
     """
 
-    rows: list[Any] | pa.Table
+    rows: list[Any] | PlainRows
     http_status: int
     code: int
     message: str | None
@@ -201,7 +199,7 @@ class Client:
 
     def _read(
         self, content: bytes, status: int, oa_id: str, ref_ids: list[str]
-    ) -> tuple[str | None, list[Any] | pa.Table]:
+    ) -> tuple[str | None, list[Any] | PlainRows]:
         """Read the message and the rows of an answer, or say what is wrong with it."""
         plain = read_plain(content, oa_id, ref_ids) if status == HTTPStatus.OK else None
         if plain is not None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from operator import attrgetter
-from typing import TYPE_CHECKING, Final
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from esms_source.api_fields import COLUMN_OF, TYPE_OF, TYPED, UNSTORABLE
 from esms_source.tables import BIGINT, DECIMAL, TEXT
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 SUCCESS: Final = 100
 
-_KINDS: Final = {BIGINT: int | None, DECIMAL: Decimal | None, TEXT: str | None}
+# Numbers may come as text.
+_KINDS: Final = {BIGINT: int | str | None, DECIMAL: Decimal | None, TEXT: str | None}
 
 _TYPED_FIELDS: Final = [
     *((field, _KINDS[TYPE_OF[column]], None) for field, column in COLUMN_OF.items()),
@@ -49,14 +51,30 @@ _ODD: Final = (
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    Code: int
+    Code: int | str
     Data_callback: list[_Row]  # type: ignore[valid-type]
     Message: str | None = None
 
 
-# Not strict: numbers may come as text.
-_decoder: Final = msgspec.json.Decoder(_Envelope, strict=False)
-_cells: Final = attrgetter("SMSID", "OAId", *(field for field, *_ in _TYPED_FIELDS))
+_decoder: Final = msgspec.json.Decoder(_Envelope)
+
+_NAMES: Final = (*COLUMN_OF.values(), "error_info")
+_NUMBERS: Final = [name for name in _NAMES if TYPE_OF[name] != TEXT]
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """The rows of a usual answer: at least one.
+
+    Attributes:
+        columns: Their values by the schema ``TYPED``: numbers as Arrow arrays, the
+            rest in Python; without ``extra``, as there is none.
+    """
+
+    columns: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.columns["place"])
 
 
 @dataclass(frozen=True)
@@ -65,11 +83,11 @@ class PlainAnswer:
 
     Attributes:
         message: The API's message.
-        rows: At least one row, as the schema ``TYPED``.
+        rows: Its rows.
     """
 
     message: str | None
-    rows: pa.Table
+    rows: PlainRows
 
 
 def read_plain(
@@ -82,30 +100,52 @@ def read_plain(
         oa_id: The OA that was asked for.
         ref_ids: The RefIds that were asked for.
     """
-    # The expression is slow to search for: most answers hold no escape at all.
-    if b"\\u" in content and UNSTORABLE.search(content):
-        return None
-    # msgspec would read this text as no number at all.
-    if b'"null"' in content.lower():
+    # A single byte is found fast, the expression is slow: most answers hold no escape.
+    if b"\\" in content and UNSTORABLE.search(content):
         return None
     try:
         envelope = _decoder.decode(content)
-        if envelope.Code != SUCCESS:
+        if int(envelope.Code) != SUCCESS:
             return None
-        cells = map(_cells, envelope.Data_callback)
+        cells = map(astuple, envelope.Data_callback)
         sms_ids, oa_ids, *values = zip(*cells, strict=True)
+        columns: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
+        for name in _NUMBERS:
+            columns[name] = _numbers(columns[name], TYPE_OF[name])
         place_of = {ref_id: place for place, ref_id in enumerate(ref_ids)}
-        columns = [
-            [place_of[sms_id] for sms_id in sms_ids],
-            range(1, len(sms_ids) + 1),
-            *values,
-            [None] * len(sms_ids),
-        ]
-        rows = pa.table(
-            [pa.array(*c) for c in zip(columns, TYPED.types, strict=True)], schema=TYPED
-        )
+        columns["place"] = [place_of[sms_id] for sms_id in sms_ids]
     except _ODD:
         return None
     if not {oa_id, None}.issuperset(oa_ids):
         return None
-    return PlainAnswer(envelope.Message, rows)
+    columns["row_no"] = range(1, len(sms_ids) + 1)
+    return PlainAnswer(envelope.Message, PlainRows(columns))
+
+
+def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowInvalid:
+        return pa.array([_whole(value) for value in values], kind)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401  what pa.array doesn't take stays
+    is_text = isinstance(value, str) and value.isascii() and value.isdigit()
+    return int(value) if is_text else value
+
+
+def to_table(answers: Sequence[PlainRows]) -> pa.Table:
+    """Return the rows of several answers, one after another, as the schema ``TYPED``.
+
+    Arrow takes half the time for many rows at once.
+    """
+
+    def column(name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        if name == "extra":
+            return pa.nulls(sum(map(len, answers)), kind)
+        parts = [rows.columns[name] for rows in answers]
+        if name in _NUMBERS:
+            return pa.chunked_array(parts, kind)
+        return pa.array(list(chain.from_iterable(parts)), kind)
+
+    return pa.table([column(field.name, field.type) for field in TYPED], schema=TYPED)

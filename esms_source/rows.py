@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from esms_source.api_fields import TYPE_OF, TYPED
+from esms_source.api_fields import TYPE_OF
 from esms_source.error_info import ParsedError, parse_error_info
 from esms_source.odd_rows import Rejected, read_odd
+from esms_source.plain_rows import PlainRows, to_table
 from esms_source.privacy import Privacy
 from esms_source.tables import (
     BIGINT,
@@ -45,7 +46,7 @@ class RawAnswer:
         oa_id: The OA that was asked for.
         ref_ids: The RefIds that were asked for.
         keep_final: Those of them whose final rows only final ones may replace.
-        rows: ``Data_callback`` as it came, or typed already: see ``TYPED``.
+        rows: ``Data_callback`` as it came, or read already.
         polled_at: When it came.
     """
 
@@ -53,7 +54,7 @@ class RawAnswer:
     oa_id: str
     ref_ids: Sequence[str]
     keep_final: frozenset[str]
-    rows: Sequence[Any] | pa.Table
+    rows: Sequence[Any] | PlainRows
     polled_at: datetime
 
 
@@ -83,14 +84,8 @@ class RowReader:
 
     def read(self, answers: Sequence[RawAnswer]) -> ReadRows:
         """Place and type all rows of some answers."""
-        typed, rejected = [TYPED.empty_table()], []
-        for answer in answers:
-            rows, others = self._typed(answer)
-            typed.append(rows)
-            rejected.append(others)
-        rows = pa.concat_tables(typed).combine_chunks()
         # Which answer each row belongs to, and which of all RefIds that were asked.
-        number = numbers_of(len(table) for table in typed[1:])
+        rows, number, rejected = self._typed(answers)
         sizes = [len(answer.ref_ids) for answer in answers]
         starts = list(accumulate(sizes, initial=0))[:-1]
         position = pc.add(rows["place"], pa.array(starts, BIGINT).take(number))
@@ -112,10 +107,24 @@ class RowReader:
             [outcome.slice(*part) for part in zip(starts, sizes, strict=True)],
         )
 
-    def _typed(self, answer: RawAnswer) -> tuple[pa.Table, list[Rejected]]:
-        if isinstance(answer.rows, pa.Table):
-            return answer.rows, []
-        return read_odd(answer.rows, answer.oa_id, answer.ref_ids, self._privacy)
+    def _typed(
+        self, answers: Sequence[RawAnswer]
+    ) -> tuple[pa.Table, pa.Array, list[list[Rejected]]]:
+        """Return rows as ``TYPED``, whose answer each is, and the rejected ones."""
+        plain: dict[int, PlainRows] = {}
+        odd: dict[int, pa.Table] = {}
+        rejected: list[list[Rejected]] = [[] for _ in answers]
+        for no, answer in enumerate(answers):
+            if isinstance(answer.rows, PlainRows):
+                plain[no] = answer.rows
+            else:
+                odd[no], rejected[no] = read_odd(
+                    answer.rows, answer.oa_id, answer.ref_ids, self._privacy
+                )
+        rows = pa.concat_tables([to_table(list(plain.values())), *odd.values()])
+        sizes = map(len, [*plain.values(), *odd.values()])
+        number = pa.array([*plain, *odd], BIGINT).take(numbers_of(sizes))
+        return rows.combine_chunks(), number, rejected
 
     def _columns(
         self,
