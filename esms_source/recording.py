@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from esms_source.ledger import advance
 from esms_source.rows import RawAnswer, RowReader, numbers_of
@@ -56,9 +55,10 @@ class Recorder:
             read = self._reader.read([_raw(no, request) for no, request in answered])
             numbers = [no for no, _ in answered]
             outcomes = dict(zip(numbers, read.outcomes, strict=True))
+            missing = dict(zip(numbers, read.missing_by_request, strict=True))
             rejected = dict(zip(numbers, read.rejected_by_request, strict=True))
             rows = [
-                _request_row(no, request, outcomes.get(no), rejected.get(no, 0))
+                _request_row(no, request, missing.get(no, 0), rejected.get(no, 0))
                 for no, request in numbered
             ]
             for row, request in zip(rows, requests, strict=True):
@@ -113,23 +113,21 @@ class Recorder:
 
 def _raw(request_no: int, request: Request) -> RawAnswer:
     answer, batch = request.answer, request.batch
-    final = batch.rows.filter(pc.equal(batch.rows["state"], "final"))
     return RawAnswer(
         request_no,
         batch.oa_id,
         batch.ref_ids,
-        frozenset(final["ref_id"].to_pylist()),
+        batch.rows["state"],
         answer.rows if answer else (),
         request.polled_at,
     )
 
 
 def _request_row(
-    request_no: int, request: Request, outcome: pa.Array | None, rejected: int
+    request_no: int, request: Request, missing: int, rejected: int
 ) -> dict[str, Any]:
     answer, error = request.answer, request.error
     asked = len(request.batch.rows)
-    missing = pc.sum(pc.equal(outcome, "missing")).as_py() if answer else 0
     return {
         "request_no": request_no,
         "oa_id": request.batch.oa_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -45,7 +45,7 @@ class RawAnswer:
         request_no: The request's number in its load.
         oa_id: The OA that was asked for.
         ref_ids: The RefIds that were asked for.
-        keep_final: Those of them whose final rows only final ones may replace.
+        states: Their states in the ledger so far, as text; null for new ones.
         rows: ``Data_callback`` as it came, or read already.
         polled_at: When it came.
     """
@@ -53,7 +53,7 @@ class RawAnswer:
     request_no: int
     oa_id: str
     ref_ids: Sequence[str]
-    keep_final: frozenset[str]
+    states: pa.ChunkedArray
     rows: Sequence[Any] | PlainRows
     polled_at: datetime
 
@@ -66,6 +66,7 @@ class ReadRows:
         callbacks: Rows of the table ``callbacks``, without ``load_id``.
         rejected: Rows of the table ``rejected_rows``, without ``load_id``.
         rejected_by_request: How many rows of each answer were rejected.
+        missing_by_request: How many RefIds of each answer have no row.
         outcomes: By answer, for each RefId as it was asked: final, pending or
             missing.
     """
@@ -73,6 +74,7 @@ class ReadRows:
     callbacks: pa.Table
     rejected: pa.Table
     rejected_by_request: list[int]
+    missing_by_request: list[int]
     outcomes: list[pa.Array]
 
 
@@ -96,14 +98,17 @@ class RowReader:
         outcome = _outcome(sum(sizes), position, position.filter(pc.invert(final)))
         schema = without_load_id(CALLBACKS)
         callbacks = pa.table([columns[name] for name in schema.names], schema=schema)
-        if any(answer.keep_final for answer in answers):
-            kept = _was_final(answers).take(position)
+        was_final = _was_final(answers)
+        if pc.any(was_final).as_py():
+            # Rows that are final give way to final ones only.
             became_final = pc.equal(outcome.take(position), "final")
-            callbacks = callbacks.filter(pc.or_(became_final, pc.invert(kept)))
+            was_open = pc.invert(was_final.take(position))
+            callbacks = callbacks.filter(pc.or_(became_final, was_open))
         return ReadRows(
             callbacks,
             _rejected_table(answers, rejected),
             [len(others) for others in rejected],
+            _count_by_group(pc.equal(outcome, "missing"), sizes),
             [outcome.slice(*part) for part in zip(starts, sizes, strict=True)],
         )
 
@@ -168,10 +173,19 @@ def _outcome(asked: int, position: pa.Array, still_open: pa.Array) -> pa.Array:
     return pc.case_when(conditions, "missing", "pending", "final")
 
 
-def _was_final(answers: Sequence[RawAnswer]) -> pa.Array:
-    return pa.array(
-        ref_id in answer.keep_final for answer in answers for ref_id in answer.ref_ids
-    )
+def _was_final(answers: Sequence[RawAnswer]) -> pa.ChunkedArray:
+    """Tell of each RefId that was asked whether its rows so far are final."""
+    states = [chunk for answer in answers for chunk in answer.states.chunks]
+    is_final = pc.equal(pa.chunked_array(states, TEXT), "final")
+    return pc.fill_null(is_final, fill_value=False)
+
+
+def _count_by_group(flags: pa.Array, sizes: Sequence[int]) -> list[int]:
+    """Count what is true, by groups of these sizes."""
+    running = pc.cumulative_sum(flags.cast(BIGINT))
+    ends = pa.array([end - 1 for end in accumulate(sizes)], BIGINT)
+    totals = [0, *running.take(ends).to_pylist()]
+    return [end - start for start, end in pairwise(totals)]
 
 
 def _error_columns(texts: pa.ChunkedArray) -> dict[str, pa.Array]:

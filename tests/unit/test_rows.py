@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timezone
 from decimal import Decimal
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -41,7 +42,9 @@ def sample(ref_id, **fields):
 
 
 def answer(rows, ref_ids=("a",), keep_final=(), request_no=1, oa_id=OA):
-    return RawAnswer(request_no, oa_id, ref_ids, frozenset(keep_final), rows, NOW)
+    states = ["final" if ref_id in keep_final else None for ref_id in ref_ids]
+    column = pa.chunked_array([pa.array(states, pa.string())])
+    return RawAnswer(request_no, oa_id, ref_ids, column, rows, NOW)
 
 
 @pytest.fixture
@@ -383,6 +386,7 @@ def test_answers_are_read_side_by_side(make_settings):
     assert result.rejected_by_request == [0, 1, 0]
     assert result.rejected["request_no"].to_pylist() == [8]
     assert outcomes(result) == [["final"], ["final", "missing"], ["missing"]]
+    assert result.missing_by_request == [0, 1, 1]
 
 
 # What is final, and the delivery.
