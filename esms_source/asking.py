@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from esms_source.config import Settings
+    from esms_source.polling import Request
 
 PAGE_GROUPS: Final = 5
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
@@ -58,17 +59,29 @@ class Asking:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._client.close()
         self._poller.close()
+        self._client.close()
 
-    def ask(self, work: Iterable[pa.Table], load_id: str) -> Iterator[Polled]:
-        """Ask for all of some work; yield rows by table, for one load."""
+    def begin(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
+        """Begin to ask all of some work; return what ``record`` takes."""
+        return self._poller.poll(work)
+
+    def record(
+        self, requests: Iterable[list[Request]], load_id: str
+    ) -> Iterator[Polled]:
+        """Yield what was asked as rows by table, for one load."""
         recorder = Recorder(self._settings, load_id, self.tally)
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
-        groups = map(recorder.record, self._poller.poll(work))
+        groups = map(recorder.record, requests)
         while page := list(islice(groups, PAGE_GROUPS)):
             yield {
                 name: pa.concat_tables([group[name] for group in page])
                 for name in page[0]
             }
+
+    def ask(
+        self, slices: Iterable[Iterable[pa.Table]], load_id: str
+    ) -> Iterator[Polled]:
+        """Ask for some work, slice after slice; yield rows by table, for one load."""
+        return self.record(chain.from_iterable(map(self.begin, slices)), load_id)

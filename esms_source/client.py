@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
+import msgspec
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Timeout
@@ -157,7 +158,7 @@ class Client:
         """
         payload = {**self._credentials, "ListRefid": ref_ids, "OAId": oa_id}
         started = time.monotonic()
-        status, headers, content = self._post(json.dumps(payload).encode(), on_sent)
+        status, headers, content = self._post(msgspec.json.encode(payload), on_sent)
         arrived = time.monotonic()
         retry_after = _seconds(headers.get("Retry-After"))
         if status == HTTPStatus.TOO_MANY_REQUESTS:

@@ -35,6 +35,11 @@ class Crew(Generic[T]):
         self._finished = threading.Event()
         self._work: Callable[[], None] = self.finish
 
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether no thread is left and all results were taken."""
+        return not self._alive
+
     def start(self, work: Callable[[], None]) -> None:
         """Let threads work."""
         self._work = work

@@ -48,7 +48,7 @@ SHARED_STAGING: Final = "%s_staging"
 """dlt's default; all pipelines of a dataset would empty and fill the same tables."""
 
 MEMORY_LIMIT: Final = "memory_limit"
-DUCKDB_MEMORY: Final = "128MB"
+DUCKDB_MEMORY: Final = "96MB"
 """What DuckDB may take for a load; what needs more goes to a temporary file."""
 
 KEEP_LOADED: Final = "load.delete_completed_jobs"

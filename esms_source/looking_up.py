@@ -48,7 +48,7 @@ def look_up(
     rows = [{"oa_id": oa_id, "ref_id": ref_id} for ref_id in unique]
     work = pa.Table.from_pylist(rows, schema=WORK)
     with Asking(settings, stop=stop) as asking:
-        groups = list(asking.ask([work], load_id=""))
+        groups = list(asking.ask([[work]], load_id=""))
         if asking.stop.reason:
             raise asking.stop.reason
     ledger, callbacks = (

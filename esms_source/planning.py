@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,7 +85,7 @@ class OaPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A work list in a file of its own, read slice by slice.
+    """A work list in a file of its own, read page by page.
 
     Attributes:
         total: RefIds to ask.
@@ -99,24 +100,27 @@ class Plan:
     is_first: bool
     _folder: TemporaryDirectory[str]
 
-    def slices(self, size: int) -> Iterator[pa.Table]:
-        """Yield the work in order, at most ``size`` RefIds at a time.
+    def slices(self, size: int) -> Iterator[Iterator[pa.Table]]:
+        """Yield the work in order, at most ``size`` RefIds at a time, each in pages.
 
         Where there is no ledger yet, an empty slice makes all tables.
         """
+        starts = range(0, self.total, size) or range(self.is_first)
+        return (self.pages(start, start + size) for start in starts)
+
+    def pages(self, start: int = 0, stop: int = sys.maxsize) -> Iterator[pa.Table]:
+        """Yield the RefIds from one place in the work to another, read as needed."""
         with parquet.ParquetFile(_work_in(self._folder)) as file:
             # A file says of a column without nulls that it may hold none.
             carried = [pa.field(f.name, f.type) for f in file.schema_arrow]
             schema = pa.schema([*WORK, *carried[len(WORK) :]])
-            rest = schema.empty_table()
+            end = 0
             for number in range(file.num_row_groups):
-                page = file.read_row_group(number, use_threads=False).cast(schema)
-                rest = pa.concat_tables([rest, page])
-                while len(rest) >= size:
-                    yield rest.slice(0, size)
-                    rest = rest.slice(size)
-        if len(rest) or (self.is_first and not self.total):
-            yield rest
+                begin, end = end, end + file.metadata.row_group(number).num_rows
+                if begin < stop and start < end:
+                    page = file.read_row_group(number, use_threads=False)
+                    page = page.slice(max(start - begin, 0), stop - max(start, begin))
+                    yield page.cast(schema)
 
     def close(self) -> None:
         """Drop the work list."""

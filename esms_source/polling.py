@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -36,6 +38,12 @@ if TYPE_CHECKING:
 
 GROUP_REQUESTS: Final = 50
 """Requests that are turned into tables at once."""
+
+MOST_UNREAD: Final = 80
+"""Requests that may have ended before anybody takes them: 4 seconds of the API."""
+
+AHEAD_SHARE: Final = 0.25
+"""Most of a slice that may be asked while the rest of it is loaded."""
 
 BACKOFF_SECONDS: Final = 0.5
 """Wait before the second attempt of a batch; it doubles from there."""
@@ -190,6 +198,17 @@ def batches(work: Iterable[pa.Table], size: int) -> Iterator[Batch]:
     yield from (Batch(oa_id, rows) for oa_id, rows in rest.items())
 
 
+def most_ahead(settings: Settings) -> int:
+    """Return how many RefIds may be asked while those before them are loaded.
+
+    They and what is loaded make one slice, so that a crash costs no more. None where
+    a slice is so small that this would be much of it.
+    """
+    requests = settings.max_in_flight + MOST_UNREAD
+    ahead = requests * settings.batch_size
+    return ahead if ahead <= settings.slice_ref_ids * AHEAD_SHARE else 0
+
+
 class Poller:
     """Ask batch after batch, for as long as a run lasts.
 
@@ -216,22 +235,28 @@ class Poller:
         self._stop = stop
         self._limiter = open_limiter(settings, stop)
         self._refused: dict[str, OaRefusedError] = {}
-        self._lock = threading.Lock()
         self._exhausted_in_a_row = 0
+        self._crew: Crew[Request] | None = None
 
     def close(self) -> None:
-        """Let a shared budget go."""
+        """End what is under way, and let a shared budget go."""
+        self._dismiss()
         if isinstance(self._limiter, SharedRateLimiter):
             self._limiter.close()
 
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
-        """Ask all of some work; yield the requests that ended, in groups.
+        """Ask all of some work; return the requests that end, in groups.
 
-        When the run is told to stop, what is under way still ends.
+        Asking begins at once and goes on ahead of whoever takes the groups. When the
+        run is told to stop, what is under way still ends. One work after another.
         """
-        crew: Crew[Request] = Crew(self._settings.max_in_flight, GROUP_REQUESTS)
-        todo = batches(work, self._settings.batch_size)
-        crew.start(lambda: self._work(todo, crew))
+        self._crew = Crew(self._settings.max_in_flight, MOST_UNREAD)
+        # All of them here: memory that each thread took a part of is slow to come back.
+        todo = deque(batches(work, self._settings.batch_size))
+        self._crew.start(partial(self._work, todo, self._crew))
+        return self._groups(self._crew)
+
+    def _groups(self, crew: Crew[Request]) -> Iterator[list[Request]]:
         group: list[Request] = []
         try:
             for request in crew.results():
@@ -241,14 +266,16 @@ class Poller:
                     group = []
             if group:
                 yield group
-        except BaseException:
+        finally:
+            self._dismiss()
+
+    def _dismiss(self) -> None:
+        if self._crew and not self._crew.has_ended:
             # Nobody takes what comes: threads must not wait out their retries.
             self._stop(StoppedError("loading failed while the API was being asked"))
-            raise
-        finally:
-            crew.dismiss()
+            self._crew.dismiss()
 
-    def _work(self, todo: Iterator[Batch], crew: Crew[Request]) -> None:
+    def _work(self, todo: deque[Batch], crew: Crew[Request]) -> None:
         while not crew.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
             with crew.in_line():
@@ -263,9 +290,11 @@ class Poller:
                 return
             self._ask_in_parts(batch, slot, crew)
 
-    def _next(self, todo: Iterator[Batch], crew: Crew[Request]) -> Batch | None:
-        with self._lock:
-            for batch in todo:
+    def _next(self, todo: deque[Batch], crew: Crew[Request]) -> Batch | None:
+        while todo:
+            # Another thread may have taken the last one.
+            with suppress(IndexError):
+                batch = todo.popleft()
                 if batch.oa_id not in self._refused:
                     return batch
                 now = self._clock.now()

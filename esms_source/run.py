@@ -26,7 +26,7 @@ from esms_source.destination import (
 from esms_source.exceptions import DestinationError
 from esms_source.pending import load_pending
 from esms_source.planning import Choice, Plan, make_plan
-from esms_source.polling import Progress, Stop
+from esms_source.polling import Progress, Stop, most_ahead
 from esms_source.source import polled_tables
 from esms_source.tally import Tally
 from esms_source.views import lacks_small_tables, refresh_views
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import dlt
+    import pyarrow as pa
 
     from esms_source.config import Settings
+    from esms_source.polling import Request
     from esms_source.warehouse import RefIds
 
 
@@ -87,8 +89,9 @@ def sync(
 ) -> Report:
     """Load what an earlier run left pending, then all that is due, in slices.
 
-    Each RefId is asked at most once. A crash costs at most one slice. At the end
-    the views are made, where they aren't there yet.
+    Each RefId is asked at most once. A crash costs at most one slice, counting what
+    is asked while another part of it is loaded. At the end the views are made, where
+    they aren't there yet.
 
     Args:
         pipeline: Where to load to.
@@ -155,16 +158,26 @@ def _load_slices(
     pipeline: dlt.Pipeline, plan: Plan, asking: Asking, settings: Settings
 ) -> Iterator[str]:
     small = small_tables() if lacks_small_tables(pipeline) else []
-    for work in plan.slices(settings.slice_ref_ids):
-        if asking.stop:
-            return
+    ahead = most_ahead(settings)
+    slices = plan.slices(settings.slice_ref_ids - ahead)
+    requests = _begin_next(slices, asking)
+    while requests:
         tables = polled_tables(
-            partial(asking.ask, [work]), deduplicated=merges_unseen(pipeline)
+            partial(asking.record, requests), deduplicated=merges_unseen(pipeline)
         )
         source = DltSource(Schema("esms"), "esms", [*tables, *small])
         small = []
         with asking.tally.timed("ask"):
             info = pipeline.extract(source)
+        requests = _begin_next(slices, asking) if ahead else None
         with asking.tally.timed("load"):
             load(pipeline)
         yield from info.loads_ids
+        requests = requests or _begin_next(slices, asking)
+
+
+def _begin_next(
+    slices: Iterator[Iterator[pa.Table]], asking: Asking
+) -> Iterator[list[Request]] | None:
+    work = None if asking.stop else next(slices, None)
+    return None if work is None else asking.begin(work)

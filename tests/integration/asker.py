@@ -18,7 +18,7 @@ def main(base_url: str, store: str, number: str) -> None:
     )
     rows = [{"oa_id": "oa", "ref_id": f"{number}-{i}"} for i in range(2_000)]
     with Asking(settings) as asking:
-        for _ in asking.ask([pa.Table.from_pylist(rows, WORK)], "load"):
+        for _ in asking.ask([[pa.Table.from_pylist(rows, WORK)]], "load"):
             pass
 
 

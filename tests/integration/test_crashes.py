@@ -224,6 +224,26 @@ def test_the_state_folder_may_get_lost_between_runs(
     assert output.rows("SELECT count(*) FROM callbacks") == [count]
 
 
+def test_what_was_asked_while_a_slice_was_loaded_is_part_of_it(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    tmp_path: Path,
+) -> None:
+    """A crash and a lost state folder together cost at most one slice."""
+    count, slice_ref_ids, ahead = 800, 400, 81
+    warehouse.fill(count)
+    simulator = simulate(scripted=odd_rows(count))
+    esms.set(base_url=simulator.url, slice_ref_ids=slice_ref_ids)
+    esms.set(batch_size=1, max_in_flight=1, requests_per_second=2_000)
+    assert esms("run", "--max-ref-ids", "40").status == 0
+    esms.killed_at("between two tables", 6)
+    shutil.rmtree(tmp_path / "dlt")
+    assert esms().status == 0
+    again = asked_again(simulator, count)
+    assert slice_ref_ids - ahead < again <= slice_ref_ids
+
+
 @pytest.mark.parametrize(
     "killed_at",
     [("before the load", 1), ("after a merge", 1)],

@@ -47,7 +47,7 @@ def test_the_rate_holds_at_the_server_and_is_used(
     while len(tries) < TRIES:
         url = start_server(latency)
         with Asking(make_settings(base_url=url, batch_size=1)) as asking:
-            list(asking.ask([work], "load"))
+            list(asking.ask([[work]], "load"))
         seen = requests.get(f"{url}/stats", timeout=5).json()
         assert asking.tally.attempts == seen["requests"]
         tries.append(seen)

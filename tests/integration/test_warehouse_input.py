@@ -28,7 +28,7 @@ def plan(output, make_settings):
         try:
             return sorted(
                 ref_id
-                for table in made.slices(100)
+                for table in made.pages()
                 for ref_id in table["ref_id"].to_pylist()
             )
         finally:

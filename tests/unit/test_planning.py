@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from itertools import accumulate, chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
@@ -101,7 +104,9 @@ class World:
             rows,
         )
         try:
-            tables = list(plan.slices(3))
+            slices = [list(pages) for pages in plan.slices(3)]
+            assert all(sum(map(len, pages)) <= 3 for pages in slices)
+            tables = list(chain.from_iterable(slices))
             assert sum(map(len, tables)) == plan.total
             empty = pa.table({"oa_id": [], "ref_id": []})
             return (
@@ -594,10 +599,28 @@ def test_slices_have_one_schema_whatever_they_hold():
     plan = Plan(1, Skipped(), (), is_first=False, _folder=folder)
     work = pa.Table.from_pylist([row], marked)
     parquet.write_table(work, Path(folder.name, "work.parquet"))
-    (slice_,) = plan.slices(10)
+    (page,) = plan.pages()
     plan.close()
-    assert slice_.schema.field("campaign").nullable
-    assert slice_.schema.names == marked.names
+    assert page.schema.field("campaign").nullable
+    assert page.schema.names == marked.names
+
+
+@given(groups=st.lists(st.integers(1, 5), min_size=1), size=st.integers(1, 7))
+@settings(max_examples=50, deadline=None)
+def test_slices_hold_all_in_order_whatever_the_pages(groups, size):
+    """All slices but the last are full; a page is no larger than it was written."""
+    total = sum(groups)
+    rows = [dict.fromkeys(WORK.names) | {"ref_id": str(no)} for no in range(total)]
+    work = pa.Table.from_pylist(rows, WORK)
+    folder = TemporaryDirectory()
+    with parquet.ParquetWriter(Path(folder.name, "work.parquet"), WORK) as writer:
+        for end, rows_in_group in zip(accumulate(groups), groups, strict=True):
+            writer.write_table(work.slice(end - rows_in_group, rows_in_group))
+    plan = Plan(total, Skipped(), (), is_first=False, _folder=folder)
+    slices = [pa.concat_tables(pages) for pages in plan.slices(size)]
+    plan.close()
+    assert [len(table) for table in slices[:-1]] == [size] * (len(slices) - 1)
+    assert pa.concat_tables(slices) == work
 
 
 KNOWN = ["oa_id", "ref_id", "sent_at", "state", "attempts", "first_polled_at", "chosen"]

@@ -22,7 +22,14 @@ from esms_source.exceptions import (
     TransportError,
 )
 from esms_source.ledger import WORK
-from esms_source.polling import Poller, Progress, Stop, batches
+from esms_source.polling import (
+    MOST_UNREAD,
+    Poller,
+    Progress,
+    Stop,
+    batches,
+    most_ahead,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -360,6 +367,39 @@ def test_a_reader_that_leaves_early_ends_the_crew(make_settings, simulate):
         name for name in names if name.startswith("esms-") and name[5:].isdigit()
     ]
     assert simulator.arrivals.requests < 400
+
+
+def test_asking_goes_on_ahead_of_the_reader_and_not_too_far(make_settings, simulate):
+    """As far as is promised; what nobody takes then waits."""
+    simulator = simulate()
+    made = make_settings(
+        base_url=simulator.url,
+        requests_per_second=2_000,
+        batch_size=1,
+        max_in_flight=2,
+        slice_ref_ids=400,
+    )
+    most = most_ahead(made)
+    assert most == MOST_UNREAD + 2
+    client = Client(made)
+    poller = Poller(made, client, Clock(), Stop(), Progress())
+    groups = poller.poll([many(400)])
+    deadline = time.monotonic() + 10
+    while simulator.arrivals.requests < most and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert simulator.arrivals.requests == most
+    assert sum(map(len, groups)) == 400
+    poller.close()
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("slice_ref_ids", "most"), [(240_000, 28_800), (115_200, 28_800), (115_199, 0)]
+)
+def test_only_a_large_slice_is_asked_ahead(make_settings, slice_ref_ids, most):
+    """At most a quarter of it."""
+    assert most_ahead(make_settings(slice_ref_ids=slice_ref_ids)) == most
 
 
 def test_a_bug_in_a_thread_reaches_the_caller(make_settings, simulate):
