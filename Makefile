@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core tests benchmarks airflow dagster dbt
+LOCKS := dev core tests airflow dagster dbt
 UPGRADE ?=
 
 .DEFAULT_GOAL := help
@@ -72,7 +72,7 @@ build: $(VENV)/tests.stamp ## Build wheel and sdist into dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
 
-bench: $(VENV)/benchmarks.stamp ## Measure against the peers
+bench: $(VENV)/tests.stamp ## Measure against the peers
 	$(BIN)/python benchmarks/run.py
 
 requirements: $(VENV)/dev.stamp ## Recompile requirements/*.txt (UPGRADE=--upgrade for newer pins)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+ROOT = HERE.parent
 PEERS = HERE / "peers"
 ENVIRONMENTS = HERE / ".environments"
 LIFTED = 1_000_000
@@ -89,23 +90,21 @@ def our_environment(
         **{f"SOURCES__ESMS__{name}": str(value) for name, value in settings.items()},
         "DESTINATION__DUCKDB__CREDENTIALS": "out.duckdb",
         "DLT_DATA_DIR": "dlt",
+        "PYTHONPATH": str(ROOT),
     }
 
 
 def contenders(chosen: list[str]) -> list[Contender]:
     """Return this package and the chosen peers, their environments ready."""
     peers = [peer for peer in _peers() if not chosen or peer.name in chosen]
-    for packages in {peer.packages for peer in peers}:
-        _prepare(packages)
+    for contender in (OURS, *peers):
+        _prepare(contender.packages)
     return [OURS, *peers]
 
 
 def esms(*arguments: str) -> tuple[str | Path, ...]:
     """Return a command line of this package."""
-    return (sys.executable, "-m", "esms_source", *arguments)
-
-
-OURS = Contender("esms-source", esms("run", "--json"), our_environment)
+    return (_python("esms-source"), "-m", "esms_source", *arguments)
 
 
 def _peers() -> list[Contender]:
@@ -145,13 +144,21 @@ def _python(packages: str) -> Path:
     return ENVIRONMENTS / packages / "bin" / "python"
 
 
+OURS = Contender(
+    "esms-source", esms("run", "--json"), our_environment, packages="esms-source"
+)
+
+
 def _prepare(packages: str) -> None:
-    """Make a peer's environment from its hashed requirements, once."""
+    """Make a contender's environment from its hashed requirements, once."""
     ENVIRONMENTS.mkdir(exist_ok=True)
     (ENVIRONMENTS / ".gitignore").write_text("*\n")
     (ENVIRONMENTS / "catalog.json").write_text(json.dumps(CATALOG))
     (ENVIRONMENTS / "config.json").write_text("{}")
-    requirements, done = PEERS / f"{packages}.txt", ENVIRONMENTS / f"{packages}.done"
+    requirements = ROOT / "requirements" / "core.txt"
+    if packages != OURS.packages:
+        requirements = PEERS / f"{packages}.txt"
+    done = ENVIRONMENTS / f"{packages}.done"
     if done.exists() and done.stat().st_mtime > requirements.stat().st_mtime:
         return
     folder = ENVIRONMENTS / packages

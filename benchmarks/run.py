@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
-from contenders import OURS, Contender, contenders, esms, make_warehouse
+from contenders import OURS, ROOT, Contender, contenders, esms, make_warehouse
 from measuring import HERE, Usage, run, run_until_killed, serving
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ RATE = 20
 BATCH = 200
 MILLION = 1_000_000
 RESULTS = HERE / "RESULTS.md"
-README = HERE.parent / "README.md"
+README = ROOT / "README.md"
 MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
@@ -126,7 +126,9 @@ class Bench:
         yield from self._whole_runs()
         yield from self._lifted()
         yield from self._ledger()
-        usage = run(esms("--help"), {}, self.folder()).require_success()
+        usage = run(
+            esms("--help"), {"PYTHONPATH": str(ROOT)}, self.folder()
+        ).require_success()
         yield Promise("`esms --help`", f"{usage.seconds:.2f} s", "≤ 0.4 s")
 
     def _rates(self) -> Iterator[Promise]:
@@ -389,11 +391,12 @@ def main() -> None:
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="esms-bench-"))
     try:
+        entered = contenders(given.peer)
         bench = Bench(QUICK if given.quick else Sizes(), folder)
         machine = f"{platform.system()}, {os.cpu_count()} CPUs, Python "
         parts = [machine + platform.python_version() + "."]
         if given.only != "promises":
-            scores = [bench.score(each) for each in contenders(given.peer)]
+            scores = [bench.score(each) for each in entered]
             parts.append("\n".join(comparison(scores)))
         if given.only != "peers":
             parts.append("\n".join(listing(list(bench.promises()))))
