@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import csv
 import gc
 import json
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 EXIT_FAILED = 1
 GARBAGE_OBJECTS = 50_000
-"""New objects that make it worth while to look for garbage; answers have many."""
+"""New objects after which Python looks for garbage, instead of some hundred."""
 
 WIDE = 200
 """Columns of text where no terminal says how wide it is."""
@@ -65,6 +66,10 @@ def main() -> None:
     Exit codes: 0 done, 1 something failed, 2 the command or a setting is
     wrong, 75 another run holds the pipeline.
     """  # noqa: D301  click reads the backspace
+    # Imports and answers are many objects and hardly any garbage: to search them takes
+    # a tenth of a run's CPU time, and as long again at its end.
+    gc.set_threshold(GARBAGE_OBJECTS)
+    atexit.register(gc.disable)
 
 
 _PIPELINE_OPTIONS = (
@@ -143,7 +148,7 @@ def run(
     from esms_source.watching import watching
 
     progress = Progress()
-    with _stopping() as stop, watching(progress, _stderr()), _sparing_imports():
+    with _stopping() as stop, watching(progress, _stderr()):
         try:
             report = sync(
                 open_pipeline(destination, dataset, pipeline),
@@ -419,19 +424,6 @@ def _show_report(report: Report, *, as_json: bool) -> None:
         click.echo(line, err=True)
     if report.left:
         click.echo(f"{report.left} RefIds were not reached; they stay due", err=True)
-
-
-@contextmanager
-def _sparing_imports() -> Iterator[None]:
-    """Collect garbage seldom, and none of what is imported: a tenth of a run's CPU."""
-    gc.freeze()
-    thresholds = gc.get_threshold()
-    gc.set_threshold(GARBAGE_OBJECTS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 def _utc(moment: datetime | None) -> datetime | None:
