@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -199,7 +200,8 @@ def load(pipeline: dlt.Pipeline) -> None:
     keep_staging_apart(pipeline)
     try:
         pipeline.normalize()
-        # What asking held is needed by the destination now.
+        # What asking and the load before it held is needed by this one now.
+        gc.collect()
         pa.default_memory_pool().release_unused()
         with in_turn(pipeline):
             wait_for_lock(_load_in_bounds)(pipeline)
