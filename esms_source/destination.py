@@ -200,8 +200,7 @@ def load(pipeline: dlt.Pipeline) -> None:
     keep_staging_apart(pipeline)
     try:
         pipeline.normalize()
-        # What asking and the load before it held is needed by this one now.
-        gc.collect()
+        # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
         with in_turn(pipeline):
             wait_for_lock(_load_in_bounds)(pipeline)
@@ -213,6 +212,8 @@ def load(pipeline: dlt.Pipeline) -> None:
         raise DestinationError(
             f"{text}; correct its tables; the load's RefIds are due again"
         ) from exc
+    # dlt leaves some megabytes of it a load; the next slice needs them.
+    gc.collect()
 
 
 def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
