@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -84,4 +84,5 @@ class Asking:
         self, slices: Iterable[Iterable[pa.Table]], load_id: str
     ) -> Iterator[Polled]:
         """Ask for some work, slice after slice; yield rows by table, for one load."""
-        return self.record(chain.from_iterable(map(self.begin, slices)), load_id)
+        wanted = takewhile(lambda _: not self.stop, slices)
+        return self.record(chain.from_iterable(map(self.begin, wanted)), load_id)

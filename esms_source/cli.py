@@ -67,7 +67,7 @@ def main() -> None:
     wrong, 75 another run holds the pipeline.
     """  # noqa: D301  click reads the backspace
     # Imports and answers are many objects and hardly any garbage: to search them takes
-    # a tenth of a run's CPU time, and as long again at its end.
+    # some 4 % of a run's CPU time, and 0.1 s more at its end.
     gc.set_threshold(GARBAGE_OBJECTS)
     atexit.register(gc.disable)
 

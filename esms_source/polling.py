@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Final
@@ -292,14 +291,16 @@ class Poller:
 
     def _next(self, todo: deque[Batch], crew: Crew[Request]) -> Batch | None:
         while todo:
-            # Another thread may have taken the last one.
-            with suppress(IndexError):
+            try:
                 batch = todo.popleft()
-                if batch.oa_id not in self._refused:
-                    return batch
-                now = self._clock.now()
-                request = Request(batch, now, now, error=self._refused[batch.oa_id])
-                self._end(request, "refused", crew)
+            except IndexError:
+                # Another thread took the last one.
+                break
+            if batch.oa_id not in self._refused:
+                return batch
+            now = self._clock.now()
+            request = Request(batch, now, now, error=self._refused[batch.oa_id])
+            self._end(request, "refused", crew)
         return None
 
     def _ask_in_parts(

@@ -59,6 +59,25 @@ def test_a_signal_in_any_phase_ends_the_run_in_order(
         assert simulator.arrivals.asks.total() == COUNT
 
 
+def test_what_was_asked_while_a_slice_was_loaded_is_loaded_too(
+    esms: Esms,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    output: Output,
+) -> None:
+    """A signal in the load costs no answer that came meanwhile."""
+    warehouse.fill(COUNT)
+    simulator = simulate()
+    esms.set(base_url=simulator.url, slice_ref_ids=SLICE, requests_per_second=2_000)
+    esms.set(batch_size=1, max_in_flight=1)
+    stopped = esms(signal_at=("after the data", 1, signal.SIGTERM))
+    asked = simulator.arrivals.asks.total()
+    assert stopped.status == 1
+    assert SLICE - 81 < asked <= SLICE
+    assert (stopped.report["asked"], stopped.report["answered"]) == (asked, asked)
+    assert output.rows("SELECT count(*) FROM callbacks") == [asked]
+
+
 def test_requests_under_way_still_end(
     esms: Esms,
     warehouse: Warehouse,
