@@ -69,6 +69,21 @@ def odd_rows(count: int) -> dict[str, list[Any]]:
     return odd
 
 
+@pytest.fixture
+def send_odd(
+    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+) -> Callable[..., Simulator]:
+    """Fill the warehouse, and let the commands ask a server that has odd rows."""
+
+    def one(count: int, latency: float = 0, **more: object) -> Simulator:
+        warehouse.fill(count)
+        simulator = simulate(scripted=odd_rows(count), latency=latency)
+        esms.set(base_url=simulator.url, **({"slice_ref_ids": SLICE} | more))
+        return simulator
+
+    return one
+
+
 def asked_again(simulator: Simulator, count: int) -> int:
     """Return how many RefIds were asked more often than once, each time counted."""
     asks = simulator.arrivals.asks
@@ -108,15 +123,12 @@ def assert_whole(output: Output, count: int) -> None:
 
 def test_a_kill_at_any_named_point_loses_and_doubles_nothing(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     output: Output,
 ) -> None:
     """Each run is killed at another point, the last one ends what is left."""
     count = 4_000
-    warehouse.fill(count)
-    simulator = simulate(scripted=odd_rows(count))
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    simulator = send_odd(count)
     # Where no dataset is yet, dlt forgets a pending load: that costs its slice too.
     assert esms("run", "--max-ref-ids", "400").status == 0
     for point in POINTS:
@@ -149,15 +161,12 @@ for _ in range(2):  # what is pending, then what is due
 def test_plain_dlt_ends_what_a_killed_sync_left(
     point: tuple[str, int],
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     output: Output,
 ) -> None:
     """It goes on in the same staging, and copies nothing twice."""
     count = 400
-    warehouse.fill(count)
-    simulator = simulate(scripted=odd_rows(count))
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    simulator = send_odd(count)
     assert esms("run", "--max-ref-ids", "40").status == 0
     esms.killed_at(*point)
     subprocess.run(
@@ -172,16 +181,13 @@ def test_plain_dlt_ends_what_a_killed_sync_left(
 
 def test_kills_at_random_moments_lose_and_double_nothing(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     output: Output,
     record_property: Callable[[str, object], None],
 ) -> None:
     """A run that is killed again and again ends whole."""
     count = max(1_600, KILLS * SLICE)
-    warehouse.fill(count)
-    simulator = simulate(scripted=odd_rows(count), latency=0.1)
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE, max_in_flight=1)
+    simulator = send_odd(count, latency=0.1, max_in_flight=1)
     dice = random.Random(11)
     kills = 0
     for _ in range(KILLS):
@@ -200,16 +206,13 @@ def test_kills_at_random_moments_lose_and_double_nothing(
 
 def test_the_state_folder_may_get_lost_between_runs(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     output: Output,
     tmp_path: Path,
 ) -> None:
     """The ledger is the only state: a killed load costs its slice and no more."""
     count = 1_200
-    warehouse.fill(count)
-    simulator = simulate(scripted=odd_rows(count))
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE)
+    simulator = send_odd(count)
     assert esms("run", "--max-ref-ids", "400").status == 0
     esms.killed_at("between two tables", 6)
     shutil.rmtree(tmp_path / "dlt")
@@ -226,16 +229,13 @@ def test_the_state_folder_may_get_lost_between_runs(
 
 def test_what_was_asked_while_a_slice_was_loaded_is_part_of_it(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     tmp_path: Path,
 ) -> None:
     """A crash and a lost state folder together cost at most one slice."""
     count, slice_ref_ids, ahead = 800, 400, 81
-    warehouse.fill(count)
-    simulator = simulate(scripted=odd_rows(count))
-    esms.set(base_url=simulator.url, slice_ref_ids=slice_ref_ids)
-    esms.set(batch_size=1, max_in_flight=1, requests_per_second=2_000)
+    one_by_one = {"batch_size": 1, "max_in_flight": 1, "requests_per_second": 2_000}
+    simulator = send_odd(count, slice_ref_ids=slice_ref_ids, **one_by_one)
     assert esms("run", "--max-ref-ids", "40").status == 0
     esms.killed_at("between two tables", 6)
     shutil.rmtree(tmp_path / "dlt")
@@ -299,15 +299,13 @@ def test_damaged_files_of_a_pending_load_block_no_later_run(
 
 def test_a_file_that_is_gone_blocks_no_later_run(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    send_odd: Callable[..., Simulator],
     output: Output,
     tmp_path: Path,
 ) -> None:
     """What was half copied into a DuckDB file that got lost is asked again."""
     count = 1_200
-    warehouse.fill(count)
-    esms.set(base_url=simulate(scripted=odd_rows(count)).url, slice_ref_ids=SLICE)
+    send_odd(count)
     assert esms("run", "--max-ref-ids", "400").status == 0
     esms.killed_at("after a copy", 2)
     for file in tmp_path.glob("out.duckdb*"):

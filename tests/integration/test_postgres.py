@@ -85,9 +85,10 @@ class Server:
             carry=["campaign", "step", "price", "day", "tags", "never_filled"],
         )
 
-    def pipeline(self, name: str = "esms") -> dlt.Pipeline:
-        """Return a pipeline into it."""
-        destination = dlt.destinations.postgres(self.url)
+    def pipeline(self, name: str = "esms", role: str = "") -> dlt.Pipeline:
+        """Return a pipeline into it, of a role or of the one that may do all."""
+        url = self.url.replace("postgres:any@", f"{role}:any@") if role else self.url
+        destination = dlt.destinations.postgres(url)
         return dlt.pipeline(name, destination=destination, dataset_name="zalo")
 
 
@@ -342,9 +343,7 @@ def test_user_who_may_not_load_is_refused(server, asking, simulate):
     simulator = simulate()
     name = f"nobody_{next(NUMBERS)}"
     server.execute(f"CREATE ROLE {name} LOGIN")
-    url = server.url.replace("postgres:any@", f"{name}:any@")
-    destination = dlt.destinations.postgres(url)
-    pipeline = dlt.pipeline("esms", destination=destination, dataset_name="zalo")
+    pipeline = server.pipeline(role=name)
     with pytest.raises(DestinationError, match="GRANT CREATE ON DATABASE"):
         sync(pipeline, **asking | {"base_url": simulator.url})
     assert simulator.arrivals.requests == 0
@@ -367,9 +366,7 @@ def test_user_who_may_only_read_is_refused(server, asking, simulate):
         f"GRANT USAGE ON SCHEMA zalo TO {name}",
         f"GRANT SELECT ON ALL TABLES IN SCHEMA zalo TO {name}",
     )
-    url = server.url.replace("postgres:any@", f"{name}:any@")
-    destination = dlt.destinations.postgres(url)
-    pipeline = dlt.pipeline("viewer", destination=destination, dataset_name="zalo")
+    pipeline = server.pipeline("viewer", name)
     with pytest.raises(DestinationError, match="GRANT SELECT, INSERT, UPDATE, DELETE"):
         sync(pipeline, **asking | {"base_url": simulator.url})
     assert simulator.arrivals.requests == 0
