@@ -11,6 +11,7 @@ from esms_source.database import Scratch
 from esms_source.destination import (
     check_destination,
     check_grants,
+    keep_staging_apart,
     missing_index,
     open_pipeline,
     reporting_errors,
@@ -92,6 +93,7 @@ def _check_destination(
     with reporting_errors():
         target = open_pipeline(destination, dataset, pipeline)
         check_destination(target)
+        keep_staging_apart(target)
         check_grants(target)
         nothing = Choice(repoll=("final",), max_ref_ids=0)
         plan = make_plan(target, settings, nothing, Clock().started_at)

@@ -118,7 +118,6 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: With the grant that is missing.
     """
-    keep_staging_apart(pipeline)
     with _on_postgres(pipeline) as client:
         if client is None:
             return
@@ -197,7 +196,6 @@ def load(pipeline: dlt.Pipeline) -> None:
     # A loaded package would keep its files, for ever more of them.
     if dlt.config.get(KEEP_LOADED) is None:
         dlt.config[KEEP_LOADED] = True
-    keep_staging_apart(pipeline)
     try:
         pipeline.normalize()
         # What asking held is needed by the destination now.
@@ -339,10 +337,10 @@ def _on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
     Raises:
         DestinationError: The server can't be reached; the next run loads.
     """
-    client = pipeline.sql_client()
-    if client.capabilities.sqlglot_dialect != "postgres":
+    if pipeline.destination.capabilities().sqlglot_dialect != "postgres":
         yield None
         return
+    client = pipeline.sql_client()
     driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
     try:
         with client:

@@ -32,7 +32,8 @@ SCHEMA: Final = "esms"
 
 def load_pending(pipeline: dlt.Pipeline) -> None:
     """Finish loads that an earlier run left behind."""
-    _mend(pipeline)
+    if pipeline.has_pending_data:
+        _mend(pipeline)
     while pipeline.has_pending_data:
         load(pipeline)
 

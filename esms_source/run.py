@@ -18,6 +18,7 @@ from esms_source.destination import (
     check_destination,
     check_grants,
     in_turn,
+    keep_staging_apart,
     leaving_signals,
     load,
     merges_unseen,
@@ -128,6 +129,7 @@ def sync(
         Asking(resolved, progress, stop) as asking,
     ):
         check_destination(pipeline)
+        keep_staging_apart(pipeline)
         check_grants(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
         with asking.tally.timed("load"):
@@ -158,13 +160,13 @@ def _load_slices(
     pipeline: dlt.Pipeline, plan: Plan, asking: Asking, settings: Settings
 ) -> Iterator[str]:
     small = small_tables() if lacks_small_tables(pipeline) else []
+    deduplicated = merges_unseen(pipeline)
     ahead = most_ahead(settings)
     slices = plan.slices(settings.slice_ref_ids - ahead)
     requests = _begin_next(slices, asking)
     while requests:
-        tables = polled_tables(
-            partial(asking.record, requests), deduplicated=merges_unseen(pipeline)
-        )
+        record = partial(asking.record, requests)
+        tables = polled_tables(record, deduplicated=deduplicated)
         source = DltSource(Schema("esms"), "esms", [*tables, *small])
         small = []
         with asking.tally.timed("ask"):

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from esms_source import esms_source
+from esms_source import esms_source, sync
 from esms_source.exceptions import ConfigError, CredentialsError, RefIdTableError
+from esms_source.simulator import sample_row
 
 TABLES = {"ref_ids", "callbacks", "api_requests", "rejected_rows"}
 
@@ -51,6 +52,51 @@ def test_plain_dlt_loads_everything_that_is_due(source, warehouse, simulate, out
     assert output.rows("SELECT count(*) FROM callbacks") == [30]
     output.pipeline().run(source(simulator))
     assert set(simulator.arrivals.asks.values()) == {1}
+
+
+@pytest.mark.parametrize("sync_comes_first", [True, False])
+def test_plain_runs_and_syncs_replace_rows_of_each_other(
+    sync_comes_first, source, warehouse, simulate, output, api_key, secret_key
+):
+    """Whoever comes later; a sync needs no key of single rows to replace them."""
+    warehouse.fill(2)
+    first, other = warehouse.rows("SELECT ref_id FROM sent ORDER BY sent_at")
+    waiting = sample_row(first, SendStatus=2, SendSuccess=0)
+    simulator = simulate(
+        scripted={first: lambda _, times: [waiting] * (4 - times)},
+    )
+    for times in (1, 2, 3):
+        pipeline = output.pipeline()
+        if (times % 2 == 1) is sync_comes_first:
+            sync(
+                pipeline,
+                api_key=api_key,
+                secret_key=secret_key,
+                base_url=simulator.url,
+                repoll_after=0,
+            )
+        else:
+            pipeline.run(source(simulator, repoll_after=0))
+        rows = output.rows("SELECT ref_id, count(*) FROM callbacks GROUP BY 1")
+        assert set(rows) == {(first, 4 - times), (other, 1)}
+    assert simulator.arrivals.asks == {("oa0", first): 3, ("oa0", other): 1}
+
+
+def test_a_sync_merges_callbacks_by_one_key(
+    source, warehouse, simulate, output, api_key, secret_key
+):
+    """Also where a plain run had two: DuckDB compares all rows of a table for an OR."""
+    warehouse.fill(1)
+    pipeline = output.pipeline()
+    simulator = simulate()
+    pipeline.run(source(simulator))
+    warehouse.fill(2)
+    sync(pipeline, api_key=api_key, secret_key=secret_key, base_url=simulator.url)
+    columns = pipeline.default_schema.get_table_columns("callbacks").values()
+    assert not [column["name"] for column in columns if column.get("primary_key")]
+    assert output.rows("SELECT count(*) FROM callbacks") == [2]
+    keys = [column["name"] for column in columns if column.get("merge_key")]
+    assert keys == ["oa_id", "ref_id"]
 
 
 def test_a_first_run_without_work_makes_all_tables(source, warehouse, simulate, output):
