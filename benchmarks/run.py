@@ -166,18 +166,27 @@ class Bench:
             settled[size] = self._settled(size)
             if size == self.sizes.ledger:
                 yield from self._nothing_due(*settled[size], size)
+        yield self._growth(settled, self.sizes.peers, RATE, 1)
+        yield self._growth(settled, self.sizes.lifted, 0, ROUNDS)
+
+    def _growth(
+        self, settled: dict[int, tuple[Path, Path]], new: int, rate: int, rounds: int
+    ) -> Promise:
+        """Compare runs of new RefIds on a small and on a large ledger."""
         times: dict[int, list[float]] = {size: [] for size in settled}
-        new = self.sizes.lifted
-        for number in range(ROUNDS):
+        for number in range(rounds):
             for size, (folder, warehouse) in settled.items():
-                apart(add_new, warehouse, new, number)
+                say(f"{new:,} new RefIds on a ledger of {size:,}, round {number + 1}")
+                apart(add_new, warehouse, new, f"{rate} {number}")
                 with serving() as server:
-                    usage = self.run(OURS, server, warehouse, folder=folder)
+                    usage = self.run(OURS, server, warehouse, rate=rate, folder=folder)
                 times[size].append(usage.seconds)
         smallest, largest = (median(times[size]) for size in self.sizes.ledgers)
         before, after = self.sizes.ledgers
-        yield Promise(
-            f"time of {new:,} new RefIds on a ledger of {after:,} over {before:,}",
+        limit = f"{rate} a second" if rate else "limit lifted"
+        return Promise(
+            f"time of {new:,} new RefIds on a ledger of {after:,} over {before:,},"
+            f" {limit}",
             f"{largest / smallest - 1:+.0%}",
             "≤ +15 %",
         )
@@ -275,14 +284,20 @@ def settle(ledger: Path, warehouse: Path) -> None:
             connection.execute("DROP TABLE one")
 
 
-def add_new(warehouse: Path, ref_ids: int, number: int) -> None:
-    """Add RefIds sent after all others, under a number that no others have."""
+def add_new(warehouse: Path, ref_ids: int, label: str) -> None:
+    """Add RefIds sent in the two days after all others.
+
+    Args:
+        warehouse: Where to.
+        ref_ids: How many.
+        label: Makes them differ from those that were added before.
+    """
     with duckdb.connect(warehouse) as connection:
         connection.execute(
             "INSERT INTO sent SELECT 'oa' || (i % 3), md5(? || ' new ' || i), newest"
-            " + to_milliseconds(i), 'new' FROM range(?) AS numbers(i),"
+            " + to_seconds(i * 172800.0 / ?), 'new' FROM range(?) AS numbers(i),"
             " (SELECT max(sent_at) AS newest FROM sent)",
-            [number, ref_ids],
+            [label, ref_ids, ref_ids],
         )
 
 

@@ -16,11 +16,11 @@ import yaml
 
 from esms_source.code_tables import read_code_table
 from esms_source.config import Settings
-from esms_source.ledger import FIXED
 from esms_source.tables import (
     API_REQUESTS,
     CALLBACKS,
     ERROR_CODES,
+    FIXED,
     REF_IDS,
     REJECTED_ROWS,
     SMALL,

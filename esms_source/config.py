@@ -16,9 +16,11 @@ from dlt.common.configuration.exceptions import (
 )
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.configuration.utils import deserialize_value
+from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.common.typing import TSecretStrValue, extract_inner_type
 
 from esms_source.exceptions import ConfigError
+from esms_source.tables import FIXED
 
 MAX_BATCH_SIZE: Final = 200
 """RefIds that one request may hold; more are cut off silently.
@@ -80,6 +82,24 @@ class RefIdTable(BaseConfiguration):
         if not 0 <= self.lag < float("inf"):
             fact = f"{self.lag} won't do"
             raise _refuse("ref_ids.lag", fact, "set it to seconds, 0 or more")
+        _ = self.carried  # which refuses names that meet
+
+    @property
+    def carried(self) -> dict[str, str]:
+        """The carried columns by their names in the ledger.
+
+        Raises:
+            ConfigError: Two of them would have one name, or that of another column.
+        """
+        naming = NamingConvention()
+        carried: dict[str, str] = {}
+        for name in self.carry:
+            alias = naming.normalize_identifier(name)
+            if alias in FIXED or alias in carried:
+                fact = f"{name!r} would be a second column {alias!r} in the ledger"
+                raise _refuse("ref_ids.carry", fact, "rename it in ref_ids.query")
+            carried[alias] = name
+        return carried
 
 
 _Check = Callable[[Any], bool]

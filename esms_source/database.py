@@ -18,6 +18,8 @@ from dlt.destinations.exceptions import (
     DestinationConnectionError,
 )
 
+from esms_source.exceptions import causes
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from types import TracebackType
@@ -78,12 +80,10 @@ NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
 
 def is_locked(exc: BaseException) -> bool:
     """Tell whether an error says that another process holds a DuckDB file."""
-    link: BaseException | None = exc
-    while link is not None:
-        if isinstance(link, duckdb.IOException) and "lock on file" in str(link):
-            return True
-        link = link.__cause__ or link.__context__
-    return False
+    return any(
+        isinstance(link, duckdb.IOException) and "lock on file" in str(link)
+        for link in causes(exc)
+    )
 
 
 wait_for_lock: Final = tenacity.retry(
@@ -162,7 +162,7 @@ class Scratch:
 
     def create(self, target: str, types: Mapping[str, str]) -> None:
         """Make an empty table anew."""
-        columns = ", ".join(f"{_quote(name)} {kind}" for name, kind in types.items())
+        columns = ", ".join(f"{quote_name(n)} {kind}" for n, kind in types.items())
         self.execute(f"CREATE OR REPLACE TABLE {target} ({columns})")
 
     def fill(self, target: str, chunk: pa.Table) -> None:
@@ -173,7 +173,7 @@ class Scratch:
         self.connection.register("chunk", chunk)
         present = self.types(target)
         for name, kind in self.types("chunk").items():
-            column = _quote(name)
+            column = quote_name(name)
             if name not in present:
                 self.execute(f"ALTER TABLE {target} ADD COLUMN {column} {kind}")
             elif kind != present[name] and not self._has_values(target, column):
@@ -184,9 +184,9 @@ class Scratch:
     def fill_from_csv(self, target: str, path: Path) -> None:
         r"""Add a CSV file without header, in which a bare \N is NULL."""
         types = self.types(target)
-        texts = ", ".join(f"{_quote(name)}: 'VARCHAR'" for name in types)
+        texts = ", ".join(f"{quote_name(name)}: 'VARCHAR'" for name in types)
         columns = ", ".join(
-            f"TRY_CAST({_quote(name)} AS {kind})" for name, kind in types.items()
+            f"TRY_CAST({quote_name(name)} AS {kind})" for name, kind in types.items()
         )
         self.execute(
             f"INSERT INTO {target} SELECT {columns} FROM read_csv(?,"
@@ -239,7 +239,7 @@ class Database:
     def quote(self, name: str) -> str:
         """Quote an identifier as this database wants it."""
         if self._catalog:
-            return _quote(name)
+            return quote_name(name)
         return self._client.capabilities.escape_identifier(name)
 
     def text_list(self, values: Sequence[str]) -> str:
@@ -360,7 +360,8 @@ def _escape(text: str) -> str:
     return text.replace("'", "''")
 
 
-def _quote(name: str) -> str:
+def quote_name(name: str) -> str:
+    """Quote an identifier for DuckDB."""
     return '"' + name.replace('"', '""') + '"'
 
 

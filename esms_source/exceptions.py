@@ -19,7 +19,10 @@ EsmsError
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class EsmsError(Exception):
@@ -121,3 +124,11 @@ class OaRefusedError(FatalApiError):
 
 class OutageError(FatalApiError):
     """Many requests in a row had no usable answer, whatever they asked for."""
+
+
+def causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that it came from, the innermost last."""
+    link: BaseException | None = exc
+    while link is not None:
+        yield link
+        link = link.__cause__ or link.__context__

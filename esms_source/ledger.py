@@ -37,9 +37,6 @@ WORK: Final = pa.schema(
 )
 """What planning hands to polling of each RefId; carried columns follow."""
 
-FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
-"""Columns of the ledger that are never carried ones."""
-
 MICROSECONDS: Final = 1_000_000
 
 

@@ -6,35 +6,35 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from esms_source.database import Database, ReadError, Scratch, is_locked
-from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
-from esms_source.ledger import FIXED, WORK, due_condition, literal, text_list
-from esms_source.redaction import first_line
-from esms_source.tables import REF_IDS, SETTLED, STATES
-from esms_source.warehouse import (
-    RefIds,
-    Skipped,
-    count_skipped,
-    offer_rows,
-    offer_table,
-    open_client,
+from esms_source.database import (
+    Database,
+    ReadError,
+    Scratch,
+    is_locked,
+    quote_name,
 )
+from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
+from esms_source.given_rows import offer_rows
+from esms_source.ledger import WORK, due_condition, literal, text_list
+from esms_source.offer import Skipped, count_skipped
+from esms_source.redaction import first_line
+from esms_source.tables import FIXED, LOADS, REF_IDS, SETTLED, STATES
+from esms_source.warehouse import offer_table, open_client
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
     import dlt
 
     from esms_source.config import Settings
-    from esms_source.warehouse import Offer
-
-LOADS: Final = "_dlt_loads"
+    from esms_source.given_rows import RefIds
+    from esms_source.offer import Offer
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,18 @@ class Choice:
         max_ref_ids: At most so many, oldest first.
     """
 
-    oa_ids: tuple[str, ...] = ()
+    oa_ids: Sequence[str] = ()
     only: RefIds | None = None
-    repoll: tuple[str, ...] = ()
+    repoll: Sequence[str] = ()
     since: datetime | None = None
     until: datetime | None = None
     max_ref_ids: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
+        for name in ("oa_ids", "repoll"):
+            if isinstance(getattr(self, name), str):
+                raise ConfigError(f"{name}: a single text; give a list")
         unknown = sorted(set(self.repoll) - set(STATES))
         if unknown:
             raise ConfigError(
@@ -373,7 +376,7 @@ class _Planner:
             else name
             for column in offered
             if column not in ("oa_id", "ref_id", "sent_at", "chosen")
-            for name in ['"' + column.replace('"', '""') + '"']
+            for name in [quote_name(column)]
         ]
         columns = ", ".join(["oa_id", "ref_id", "sent_at", *carried])
         distinct = order = ""

@@ -14,24 +14,20 @@ from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
 from esms_source.database import wait_for_lock
 from esms_source.destination import (
-    alone,
     check_destination,
     check_grants,
-    in_turn,
     keep_staging_apart,
-    leaving_signals,
-    load,
-    merges_unseen,
     reporting_errors,
 )
 from esms_source.exceptions import DestinationError
+from esms_source.loading import alone, in_turn, leaving_signals, load, merges_unseen
+from esms_source.offer import Skipped
 from esms_source.pending import load_pending
 from esms_source.planning import Choice, Plan, make_plan
 from esms_source.polling import Progress, Stop, most_ahead
 from esms_source.source import polled_tables
 from esms_source.tally import Tally
 from esms_source.views import lacks_small_tables, refresh_views
-from esms_source.warehouse import Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,8 +37,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from esms_source.config import Settings
+    from esms_source.given_rows import RefIds
     from esms_source.polling import Request
-    from esms_source.warehouse import RefIds
 
 
 @dataclass
@@ -120,7 +116,7 @@ def sync(
     """
     resolved, rows = resolve_call(ref_ids, settings)
     resolved.require_credentials()
-    choice = Choice(tuple(oa_ids), rows, tuple(repoll), since, until, max_ref_ids)
+    choice = Choice(oa_ids, rows, repoll, since, until, max_ref_ids)
     progress = progress or Progress()
     with (
         alone(pipeline),

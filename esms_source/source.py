@@ -14,12 +14,12 @@ from dlt.extract import DltResource
 from esms_source.asking import Asking
 from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
+from esms_source.given_rows import RefIds
 from esms_source.pending import mend_active_pipeline
 from esms_source.planning import Choice, make_plan
 from esms_source.recording import Polled
 from esms_source.redaction import MaskedErrors
 from esms_source.tables import POLLED, Table
-from esms_source.warehouse import RefIds
 
 if TYPE_CHECKING:
     from dlt.common.schema.typing import TDeleteInsertStrategyDict
@@ -77,8 +77,8 @@ def esms_source(
     """
     resolved, rows = resolve_call(ref_ids, settings)
     choice = Choice(
-        oa_ids=tuple(oa_ids),
-        repoll=tuple(repoll),
+        oa_ids=oa_ids,
+        repoll=repoll,
         since=since,
         until=until,
         max_ref_ids=max_ref_ids,

@@ -229,3 +229,9 @@ SMALL: Final = (SEND_STATUSES, MESSAGE_TYPES, TELCOS, ERROR_CODES)
 """The tables that come with the package, from its ``codes/*.csv``."""
 
 TABLES: Final = (*POLLED, *SMALL)
+
+FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
+"""Columns of the ledger that are never carried ones."""
+
+LOADS: Final = "_dlt_loads"
+"""dlt's own table of completed loads."""

@@ -16,9 +16,8 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from esms_source.code_tables import read_code_table
 from esms_source.database import ReadError, is_locked, wait_for_lock
 from esms_source.exceptions import DestinationError
-from esms_source.ledger import FIXED
 from esms_source.redaction import first_line
-from esms_source.tables import REF_IDS, SMALL, TABLES
+from esms_source.tables import FIXED, LOADS, REF_IDS, SMALL, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -40,7 +39,6 @@ NAMES: Final = (
 )
 """All views, each after those that it stands on."""
 
-LOADS: Final = "_dlt_loads"
 SEAL: Final = "_esms_views"
 """A view that holds the fingerprint of all others and breaks when one is gone."""
 

@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from esms_source.cli import main
-from esms_source.destination import alone
+from esms_source.loading import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +85,7 @@ def test_a_file_that_stays_held_is_named_in_one_line(
     warehouse.fill(COUNT)
     output.execute("SELECT 1")
     simulator = simulate()
-    for module in ("run", "destination", "database"):
+    for module in ("run", "loading", "database"):
         monkeypatch.setattr(f"esms_source.{module}.wait_for_lock", lambda call: call)
     path = output.path if which == "destination" else warehouse.path
     with subprocess.Popen(

@@ -401,7 +401,18 @@ def test_a_dataset_may_not_bear_the_name_of_its_file(
     assert simulator.arrivals.requests == 0
 
 
-@pytest.mark.parametrize("bad", [{"batch_size": 0}, {"api_key": " "}, {"nonsense": 1}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"batch_size": 0},
+        {"api_key": " "},
+        {"nonsense": 1},
+        {"ref_ids": {"table": "sent", "carry": ["state"]}},
+        {"oa_ids": "oa0"},
+        {"repoll": "failed"},
+    ],
+    ids=ascii,
+)
 def test_a_bad_setting_is_refused_before_anything_is_asked(
     bad, run, warehouse, simulate, output
 ):

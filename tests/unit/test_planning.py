@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
+from esms_source.offer import Skipped
 from esms_source.planning import Choice, OaPlan, Plan, make_plan
 from esms_source.tables import STATES
-from esms_source.warehouse import Skipped
 
 NOW = datetime(2026, 3, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)

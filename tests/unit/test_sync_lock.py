@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from esms_source.destination import alone
 from esms_source.exceptions import PipelineBusyError
+from esms_source.loading import alone
 
 HOLD = """
 import sys, filelock
