@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import csv
-import gc
 import json
 import signal
 import sys
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.process import tune
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from esms_source.run import Report
 
 EXIT_FAILED = 1
-GARBAGE_OBJECTS = 50_000
-"""New objects after which Python looks for garbage, instead of some hundred."""
-
 WIDE = 200
 """Columns of text where no terminal says how wide it is."""
 
@@ -66,10 +62,7 @@ def main() -> None:
     Exit codes: 0 done, 1 something failed, 2 the command or a setting is
     wrong, 75 another run holds the pipeline.
     """  # noqa: D301  click reads the backspace
-    # Imports and answers are many objects and hardly any garbage: to search them takes
-    # some 4 % of a run's CPU time, and 0.1 s more at its end.
-    gc.set_threshold(GARBAGE_OBJECTS)
-    atexit.register(gc.disable)
+    tune()
 
 
 _PIPELINE_OPTIONS = (
