@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.polling import Request
 
-PAGE_GROUPS: Final = 5
+PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
 
 
