@@ -57,9 +57,16 @@ class Contender:
     packages: str = field(default="", repr=False)
 
 
+def open_duckdb(path: Path) -> duckdb.DuckDBPyConnection:
+    """Open a DuckDB file that draws no progress bars into the output."""
+    connection = duckdb.connect(path)
+    connection.execute("SET enable_progress_bar = false")
+    return connection
+
+
 def make_warehouse(path: Path, ref_ids: int, first: int = 0) -> None:
     """Make a DuckDB file with a table ``sent``: three OAs, spread over 100 days."""
-    with duckdb.connect(path) as connection:
+    with open_duckdb(path) as connection:
         connection.execute(
             "CREATE TABLE sent AS SELECT 'oa' || (i % 3) AS oa,"
             " md5(i::VARCHAR) || (100 + i % 900) AS ref_id,"

@@ -20,8 +20,15 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-import duckdb
-from contenders import OURS, ROOT, Contender, contenders, esms, make_warehouse
+from contenders import (
+    OURS,
+    ROOT,
+    Contender,
+    contenders,
+    esms,
+    make_warehouse,
+    open_duckdb,
+)
 from measuring import Usage, run, run_until_killed, serving
 from page import MILLION, RATE, Promise, Score, comparison, listing, write
 
@@ -272,7 +279,7 @@ def settle(ledger: Path, warehouse: Path) -> None:
     ids = "sent.oa AS oa_id, sent.ref_id AS ref_id"
     known = "sent.sent_at AS sent_at, sent.campaign AS campaign"
     final = f"{ids}, {known}, 'final' AS state, NULL AS next_poll_at"
-    with duckdb.connect(ledger) as connection:
+    with open_duckdb(ledger) as connection:
         connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
         for table, replaced in (("zalo.ref_ids", final), ("zalo.callbacks", ids)):
             connection.execute(f"CREATE TEMP TABLE one AS FROM {table} LIMIT 1")
@@ -292,7 +299,7 @@ def add_new(warehouse: Path, ref_ids: int, label: str) -> None:
         ref_ids: How many.
         label: Makes them differ from those that were added before.
     """
-    with duckdb.connect(warehouse) as connection:
+    with open_duckdb(warehouse) as connection:
         connection.execute(
             "INSERT INTO sent SELECT 'oa' || (i % 3), md5(? || ' new ' || i), newest"
             " + to_seconds(i * 172800.0 / ?), 'new' FROM range(?) AS numbers(i),"
@@ -303,7 +310,7 @@ def add_new(warehouse: Path, ref_ids: int, label: str) -> None:
 
 def make_due(ledger: Path, ref_ids: int) -> None:
     """Make so many settled RefIds due again."""
-    with duckdb.connect(ledger) as connection:
+    with open_duckdb(ledger) as connection:
         connection.execute(
             "UPDATE zalo.ref_ids SET state = 'pending', next_poll_at = first_polled_at"
             " WHERE ref_id IN (SELECT ref_id FROM zalo.ref_ids LIMIT ?)",
