@@ -8,7 +8,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import duckdb
 from measuring import HERE
 
 if TYPE_CHECKING:
@@ -55,26 +54,6 @@ class Contender:
     loads: bool = True
     most_ref_ids: int = sys.maxsize
     packages: str = field(default="", repr=False)
-
-
-def open_duckdb(path: Path) -> duckdb.DuckDBPyConnection:
-    """Open a DuckDB file that draws no progress bars into the output."""
-    connection = duckdb.connect(path)
-    connection.execute("SET enable_progress_bar = false")
-    return connection
-
-
-def make_warehouse(path: Path, ref_ids: int, first: int = 0) -> None:
-    """Make a DuckDB file with a table ``sent``: three OAs, spread over 100 days."""
-    with open_duckdb(path) as connection:
-        connection.execute(
-            "CREATE TABLE sent AS SELECT 'oa' || (i % 3) AS oa,"
-            " md5(i::VARCHAR) || (100 + i % 900) AS ref_id,"
-            " TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(i * 8640000.0 / ?)"
-            " AS sent_at, 'campaign ' || (i % 5) AS campaign"
-            " FROM range(?, ?) AS numbers(i)",
-            [first + ref_ids, first, first + ref_ids],
-        )
 
 
 def our_environment(

@@ -20,15 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from contenders import (
-    OURS,
-    ROOT,
-    Contender,
-    contenders,
-    esms,
-    make_warehouse,
-    open_duckdb,
-)
+from contenders import OURS, ROOT, Contender, contenders, esms
+from ledgers import add_new, make_due, make_warehouse, settle
 from measuring import Usage, run, run_until_killed, serving
 from page import MILLION, RATE, Promise, Score, comparison, listing, write
 
@@ -272,50 +265,6 @@ def apart(function: Callable[..., None], *arguments: object) -> None:
     process.join()
     if process.exitcode:
         raise RuntimeError(f"{function.__name__} ended with {process.exitcode}")
-
-
-def settle(ledger: Path, warehouse: Path) -> None:
-    """Let a ledger hold a whole warehouse, all of it settled, a callback each."""
-    ids = "sent.oa AS oa_id, sent.ref_id AS ref_id"
-    known = "sent.sent_at AS sent_at, sent.campaign AS campaign"
-    final = f"{ids}, {known}, 'final' AS state, NULL AS next_poll_at"
-    with open_duckdb(ledger) as connection:
-        connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
-        for table, replaced in (("zalo.ref_ids", final), ("zalo.callbacks", ids)):
-            connection.execute(f"CREATE TEMP TABLE one AS FROM {table} LIMIT 1")
-            connection.execute(f"TRUNCATE {table}")
-            connection.execute(
-                f"INSERT INTO {table} BY NAME"  # noqa: S608  names of ours
-                f" SELECT one.* REPLACE ({replaced}) FROM w.sent, one"
-            )
-            connection.execute("DROP TABLE one")
-
-
-def add_new(warehouse: Path, ref_ids: int, label: str) -> None:
-    """Add RefIds sent in the two days after all others.
-
-    Args:
-        warehouse: Where to.
-        ref_ids: How many.
-        label: Makes them differ from those that were added before.
-    """
-    with open_duckdb(warehouse) as connection:
-        connection.execute(
-            "INSERT INTO sent SELECT 'oa' || (i % 3), md5(? || ' new ' || i), newest"
-            " + to_seconds(i * 172800.0 / ?), 'new' FROM range(?) AS numbers(i),"
-            " (SELECT max(sent_at) AS newest FROM sent)",
-            [label, ref_ids, ref_ids],
-        )
-
-
-def make_due(ledger: Path, ref_ids: int) -> None:
-    """Make so many settled RefIds due again."""
-    with open_duckdb(ledger) as connection:
-        connection.execute(
-            "UPDATE zalo.ref_ids SET state = 'pending', next_poll_at = first_polled_at"
-            " WHERE ref_id IN (SELECT ref_id FROM zalo.ref_ids LIMIT ?)",
-            [ref_ids],
-        )
 
 
 def _median(runs: list[tuple[Usage, float]]) -> tuple[Usage, float]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from esms_source.client import Client
 from esms_source.clock import Clock
 from esms_source.config import resolve_settings
-from esms_source.database import Scratch
 from esms_source.destination import (
     check_destination,
     check_grants,
@@ -20,6 +19,7 @@ from esms_source.exceptions import EsmsError, OaRefusedError
 from esms_source.offer import count_skipped
 from esms_source.planning import Choice, make_plan
 from esms_source.polling import Stop
+from esms_source.scratch import Scratch
 from esms_source.shared_budget import SharedRateLimiter, open_limiter
 from esms_source.warehouse import offer_table, open_client
 

@@ -13,9 +13,10 @@ from dlt.common.destination.exceptions import DestinationException
 from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from esms_source.database import NotInstalled, duckdb_file, installing, is_locked
+from esms_source.database import NotInstalled, duckdb_file, installing
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.redaction import first_line
+from esms_source.scratch import is_locked
 from esms_source.tables import REF_IDS
 
 if TYPE_CHECKING:

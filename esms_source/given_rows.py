@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from esms_source.config import RefIdTable, Settings
-    from esms_source.database import Scratch
+    from esms_source.scratch import Scratch
 
 ARROW: Final = (pa.Table, pa.RecordBatch)
 

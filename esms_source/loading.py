@@ -15,9 +15,10 @@ from dlt.common.destination.exceptions import DestinationTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
 from filelock import FileLock, Timeout
 
-from esms_source.database import ReadError, duckdb_file, wait_for_lock
+from esms_source.database import ReadError, duckdb_file
 from esms_source.destination import innermost, on_postgres
 from esms_source.exceptions import DestinationError, PipelineBusyError, causes
+from esms_source.scratch import wait_for_lock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from esms_source.database import quote_name
+from esms_source.scratch import quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from esms_source.database import Scratch
+    from esms_source.scratch import Scratch
 
 BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\u3000\ufeff"
 DAY_FIRST: Final = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y")

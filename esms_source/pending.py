@@ -15,10 +15,10 @@ from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
-from esms_source.database import wait_for_lock
 from esms_source.destination import keep_staging_apart
 from esms_source.ledger import literal
 from esms_source.loading import load, merges_unseen
+from esms_source.scratch import wait_for_lock
 from esms_source.tables import LOADS
 
 if TYPE_CHECKING:

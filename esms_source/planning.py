@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-from pyarrow import parquet
-
-from esms_source.database import (
-    Database,
-    ReadError,
-    Scratch,
-    is_locked,
-    quote_name,
-)
+from esms_source.database import Database, ReadError
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
 from esms_source.given_rows import offer_rows
 from esms_source.ledger import WORK, due_condition, literal, text_list
 from esms_source.offer import Skipped, count_skipped
 from esms_source.redaction import first_line
+from esms_source.scratch import Scratch, is_locked, quote_name
 from esms_source.tables import FIXED, LOADS, REF_IDS, SETTLED, STATES
 from esms_source.warehouse import offer_table, open_client
+from esms_source.work_list import OaPlan, Plan, work_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     import dlt
@@ -72,62 +63,6 @@ class Choice:
             raise ConfigError("since and until go with repoll; name the states")
         if self.max_ref_ids is not None and self.max_ref_ids < 0:
             raise ConfigError("max_ref_ids: below 0; give a number of RefIds")
-
-
-@dataclass(frozen=True)
-class OaPlan:
-    """What is known and planned of one OA, in RefIds and requests."""
-
-    oa_id: str
-    new: int
-    due: int
-    settled: int
-    waiting: int
-    requests: int
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A work list in a file of its own, read page by page.
-
-    Attributes:
-        total: RefIds to ask.
-        skipped: Rows of the warehouse that can't be asked.
-        oas: What is planned per OA.
-        is_first: Whether there is no ledger yet.
-    """
-
-    total: int
-    skipped: Skipped
-    oas: tuple[OaPlan, ...]
-    is_first: bool
-    _folder: TemporaryDirectory[str]
-
-    def slices(self, size: int) -> Iterator[Iterator[pa.Table]]:
-        """Yield the work in order, at most ``size`` RefIds at a time, each in pages.
-
-        Where there is no ledger yet, an empty slice makes all tables.
-        """
-        starts = range(0, self.total, size) or range(self.is_first)
-        return (self.pages(start, start + size) for start in starts)
-
-    def pages(self, start: int = 0, stop: int = sys.maxsize) -> Iterator[pa.Table]:
-        """Yield the RefIds from one place in the work to another, read as needed."""
-        with parquet.ParquetFile(_work_in(self._folder)) as file:
-            # A file says of a column without nulls that it may hold none.
-            carried = [pa.field(f.name, f.type) for f in file.schema_arrow]
-            schema = pa.schema([*WORK, *carried[len(WORK) :]])
-            end = 0
-            for number in range(file.num_row_groups):
-                begin, end = end, end + file.metadata.row_group(number).num_rows
-                if begin < stop and start < end:
-                    page = file.read_row_group(number, use_threads=False)
-                    page = page.slice(max(start - begin, 0), stop - max(start, begin))
-                    yield page.cast(schema)
-
-    def close(self) -> None:
-        """Drop the work list."""
-        self._folder.cleanup()
 
 
 def make_plan(
@@ -259,7 +194,7 @@ class _Planner:
             """
         )
         folder = TemporaryDirectory(prefix="esms-")
-        work = str(_work_in(folder))
+        work = str(work_in(folder))
         scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
         oas = self._oa_plans(work)
         total = sum(oa.new + oa.due for oa in oas)
@@ -400,10 +335,6 @@ class _Planner:
         """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
         sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
         return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.offered {sql}"))
-
-
-def _work_in(folder: TemporaryDirectory[str]) -> Path:
-    return Path(folder.name, "work.parquet")
 
 
 def _among(chosen: str, row: str) -> str:

@@ -12,7 +12,6 @@ from dlt.extract import DltSource
 from esms_source.asking import Asking
 from esms_source.code_tables import small_tables
 from esms_source.config import resolve_call
-from esms_source.database import wait_for_lock
 from esms_source.destination import (
     check_destination,
     check_grants,
@@ -23,8 +22,9 @@ from esms_source.exceptions import DestinationError
 from esms_source.loading import alone, in_turn, leaving_signals, load, merges_unseen
 from esms_source.offer import Skipped
 from esms_source.pending import load_pending
-from esms_source.planning import Choice, Plan, make_plan
+from esms_source.planning import Choice, make_plan
 from esms_source.polling import Progress, Stop, most_ahead
+from esms_source.scratch import wait_for_lock
 from esms_source.source import polled_tables
 from esms_source.tally import Tally
 from esms_source.views import lacks_small_tables, refresh_views
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.given_rows import RefIds
     from esms_source.polling import Request
+    from esms_source.work_list import Plan
 
 
 @dataclass

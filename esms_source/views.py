@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 
 from esms_source.code_tables import read_code_table
-from esms_source.database import ReadError, is_locked, wait_for_lock
+from esms_source.database import ReadError
 from esms_source.exceptions import DestinationError
 from esms_source.redaction import first_line
+from esms_source.scratch import is_locked, wait_for_lock
 from esms_source.tables import FIXED, LOADS, REF_IDS, SMALL, TABLES
 
 if TYPE_CHECKING:

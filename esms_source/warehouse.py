@@ -20,13 +20,12 @@ from esms_source.database import (
     ReadError,
     duckdb_file,
     installing,
-    is_locked,
-    quote_name,
 )
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.ledger import literal
 from esms_source.offer import Columns, Offer, match
 from esms_source.redaction import first_line
+from esms_source.scratch import is_locked, quote_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.config import RefIdTable, Settings
-    from esms_source.database import Scratch
+    from esms_source.scratch import Scratch
 
 DENIED: Final = re.compile(
     r"permission denied for (schema|(?:foreign )?table|(?:materialized )?view) (.+)"

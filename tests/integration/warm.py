@@ -28,8 +28,8 @@ import esms_source.checking
 import esms_source.cli
 import esms_source.run
 import esms_source.watching
-from esms_source.database import Scratch
 from esms_source.recording import Recorder
+from esms_source.scratch import Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,8 +15,9 @@ from pyarrow import parquet
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
 from esms_source.offer import Skipped
-from esms_source.planning import Choice, OaPlan, Plan, make_plan
+from esms_source.planning import Choice, make_plan
 from esms_source.tables import STATES
+from esms_source.work_list import OaPlan, Plan
 
 NOW = datetime(2026, 3, 10, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esms_source import polling
+from esms_source.batching import batches
 from esms_source.client import Client
 from esms_source.clock import Clock
 from esms_source.exceptions import (
@@ -22,14 +23,7 @@ from esms_source.exceptions import (
     TransportError,
 )
 from esms_source.ledger import WORK
-from esms_source.polling import (
-    MOST_UNREAD,
-    Poller,
-    Progress,
-    Stop,
-    batches,
-    most_ahead,
-)
+from esms_source.polling import MOST_UNREAD, Poller, Progress, Stop, most_ahead
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -5,10 +5,11 @@ from datetime import datetime, timezone
 import pyarrow as pa
 import pytest
 
+from esms_source.batching import Batch
 from esms_source.client import Answer
 from esms_source.exceptions import OaRefusedError, TransportError
 from esms_source.ledger import WORK
-from esms_source.polling import Batch, Request
+from esms_source.polling import Request
 from esms_source.recording import Recorder
 from esms_source.simulator import sample_row
 from esms_source.tables import POLLED
