@@ -9,8 +9,10 @@ import pyarrow as pa
 
 from esms_source.client import Client
 from esms_source.clock import Clock
-from esms_source.polling import Poller, Progress, Stop
+from esms_source.polling import Poller
+from esms_source.progress import Progress
 from esms_source.recording import Polled, Recorder
+from esms_source.stopping import Stop
 from esms_source.tally import Tally
 
 if TYPE_CHECKING:

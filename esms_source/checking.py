@@ -18,9 +18,9 @@ from esms_source.destination import (
 from esms_source.exceptions import EsmsError, OaRefusedError
 from esms_source.offer import count_skipped
 from esms_source.planning import Choice, make_plan
-from esms_source.polling import Stop
 from esms_source.scratch import Scratch
 from esms_source.shared_budget import SharedRateLimiter, open_limiter
+from esms_source.stopping import Stop
 from esms_source.warehouse import offer_table, open_client
 
 if TYPE_CHECKING:

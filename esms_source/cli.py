@@ -1,12 +1,8 @@
-"""The command line: the only module that prints; errors become exit codes."""
+"""The command line: commands and their options; errors become exit codes."""
 
 from __future__ import annotations
 
-import csv
-import json
-import signal
 import sys
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -15,20 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.printing import print_json, print_report, print_table
 from esms_source.process import tune
+from esms_source.stopping import stopping
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from rich.console import Console
-
-    from esms_source.polling import Stop
-    from esms_source.run import Report
+    from collections.abc import Callable
 
 EXIT_FAILED = 1
-WIDE = 200
-"""Columns of text where no terminal says how wide it is."""
 
 
 class _Commands(click.Group):
@@ -135,17 +126,22 @@ def run(
     esms run --oa-id 1090257973118325189 --max-ref-ids 10000
     esms run --repoll failed,expired --since 2026-11-01
     """  # noqa: D301  click reads the backspace
+    from esms_source.config import resolve_settings
     from esms_source.destination import open_pipeline
-    from esms_source.polling import Progress
+    from esms_source.given_rows import read_file
+    from esms_source.progress import Progress
     from esms_source.run import sync
     from esms_source.watching import watching
 
+    only = None
+    if ref_ids:
+        only = read_file(ref_ids, resolve_settings().ref_ids.ref_id_column)
     progress = Progress()
-    with _stopping() as stop, watching(progress, _stderr()):
+    with stopping() as stop, watching(progress):
         try:
             report = sync(
                 open_pipeline(destination, dataset, pipeline),
-                ref_ids=_read_file(ref_ids) if ref_ids else None,
+                ref_ids=only,
                 oa_ids=oa_ids,
                 repoll=() if repoll is None else repoll.split(","),
                 since=_utc(since),
@@ -156,9 +152,9 @@ def run(
             )
         except EsmsError as exc:
             if exc.report:
-                _show_report(exc.report, as_json=as_json)
+                print_report(exc.report, as_json=as_json)
             raise
-    _show_report(report, as_json=as_json)
+    print_report(report, as_json=as_json)
     if report.failed:
         sys.exit(EXIT_FAILED)
 
@@ -197,7 +193,7 @@ def plan(
     requests = sum(oa.requests for oa in made.oas)
     seconds = requests / settings.requests_per_second
     if as_json:
-        _print_json(
+        print_json(
             {
                 "oas": [vars(oa) for oa in made.oas],
                 "ref_ids": made.total,
@@ -208,7 +204,7 @@ def plan(
         )
         return
     names = ("oa_id", "new", "due", "settled", "waiting", "requests")
-    _print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
+    print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
     click.echo(
         f"{made.total} RefIds in {requests} requests:"
         f" {seconds:.0f} s at {settings.requests_per_second:g} requests/s"
@@ -272,10 +268,10 @@ def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> Non
     settings = resolve_settings(oa_id=oa_id)
     if not settings.oa_id:
         raise ConfigError("oa_id: not set; give --oa-id or set SOURCES__ESMS__OA_ID")
-    with _stopping() as stop:
+    with stopping() as stop:
         found = look_up(settings, settings.oa_id, ref_ids, stop)
     if as_json:
-        _print_json([vars(item) for item in found])
+        print_json([vars(item) for item in found])
     else:
         for item in found:
             click.echo(f"{item.ref_id}  {item.state}  {item.error or ''}".rstrip())
@@ -335,7 +331,7 @@ def demo(folder: Path) -> None:
         World,
         simulated_api,
     )
-    from esms_source.polling import Progress
+    from esms_source.progress import Progress
     from esms_source.run import sync
     from esms_source.watching import watching
 
@@ -348,7 +344,7 @@ def demo(folder: Path) -> None:
         dataset_name="zalo",
         pipelines_dir=str(world.pipelines),
     )
-    with simulated_api() as url, _stopping() as stop:
+    with simulated_api() as url, stopping() as stop:
         settings = world.settings(url)
         for title in (
             "First run: everything",
@@ -356,9 +352,9 @@ def demo(folder: Path) -> None:
         ):
             click.echo(f"\n{title}")
             progress = Progress()
-            with watching(progress, _stderr()):
+            with watching(progress):
                 report = sync(pipeline, progress=progress, stop=stop, **settings)
-            _show_report(report, as_json=False)
+            print_report(report, as_json=False)
             world.add_late_row()
         seen = requests.get(f"{url}/stats", timeout=10).json()
         click.echo(
@@ -370,100 +366,11 @@ def demo(folder: Path) -> None:
     click.echo(f"The late row was found: {late[0][0] if late else 'no'}")
     for title, sql in (("Delivery per OA", DELIVERY), ("Top errors", TOP_ERRORS)):
         click.echo(f"\n{title}")
-        _print_table(*world.query(sql))
+        print_table(*world.query(sql))
     click.echo(f"\nTry next, on {world.result}:")
     for query in QUERIES:
         click.echo(f"  {query}")
 
 
-def _stderr() -> Console:
-    from rich.console import Console
-
-    return Console(stderr=True)
-
-
-def _print_table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*names)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console.width = WIDE
-    console.print(table)
-
-
-def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
-
-
-def _show_report(report: Report, *, as_json: bool) -> None:
-    if as_json:
-        _print_json(report.to_dict())
-    else:
-        click.echo(
-            f"asked {report.asked} RefIds in {report.attempts} requests:"
-            f" {report.answered} answered, {report.missing} missing,"
-            f" {report.failed} failed;"
-            f" {report.rows} rows, {report.rejected} rejected"
-        )
-        stages = ", ".join(f"{name} {s:.1f} s" for name, s in report.seconds.items())
-        click.echo(f"time: {stages}")
-    for error, count in report.problems.most_common(5):
-        click.echo(f"{count} RefIds failed: {error}", err=True)
-    for line in report.skipped.remedies():
-        click.echo(line, err=True)
-    if report.left:
-        click.echo(f"{report.left} RefIds were not reached; they stay due", err=True)
-
-
 def _utc(moment: datetime | None) -> datetime | None:
     return moment.replace(tzinfo=timezone.utc) if moment else None
-
-
-def _read_file(path: Path) -> list[dict[str, str]]:
-    """Read RefIds from a CSV with a header, or one a line."""
-    from esms_source.config import resolve_settings
-
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in file.read().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError(f"{path} can't be read: {exc}; give a UTF-8 text") from exc
-    header, *rows = list(csv.reader(lines, skipinitialspace=True)) or [[]]
-    names = [name.strip() for name in header]
-    column = resolve_settings().ref_ids.ref_id_column
-    if {"ref_id", column.lower()}.isdisjoint(name.lower() for name in names):
-        if len(names) > 1:
-            fact = f"{path} has no column {column!r} in its first line"
-            raise ConfigError(f"{fact}; name it there, or give one RefId a line")
-        return [{"ref_id": line.strip()} for line in lines]
-    # A cell behind the last name, or under none, belongs to no column.
-    return [
-        {name: cell for name, cell in zip(names, row, strict=False) if name}
-        for row in rows
-    ]
-
-
-@contextmanager
-def _stopping() -> Iterator[Stop]:
-    """Let SIGINT and SIGTERM end a run in order."""
-    from esms_source.exceptions import StoppedError
-    from esms_source.polling import Stop
-
-    stop = Stop()
-
-    def end(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        stop(StoppedError(f"stopped by {name}; what was answered is loaded"))
-
-    kept = {
-        number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield stop
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)

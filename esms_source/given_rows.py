@@ -1,7 +1,9 @@
-"""RefIds that are given in place of a warehouse table, in any form that Python has."""
+"""RefIds that are given in place of a warehouse table: Python's own rows, or a file."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -9,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from esms_source.database import COPY_ROWS, UNKNOWN
-from esms_source.exceptions import RefIdTableError
+from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.offer import Columns, Offer, match
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from esms_source.config import RefIdTable, Settings
     from esms_source.scratch import Scratch
@@ -38,6 +41,31 @@ def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
         scratch.fill("plan.main.raw", chunk)
     types = scratch.types("plan.main.raw")
     return Offer("plan.main.raw", _find_row_columns(table, list(types)), types)
+
+
+def read_file(path: Path, ref_id_column: str) -> list[dict[str, str]]:
+    """Read RefIds from a UTF-8 text: a CSV with a header, or one a line.
+
+    Raises:
+        ConfigError: The file can't be read, or has columns but none of RefIds.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        cells = csv.reader(io.StringIO(text), skipinitialspace=True)
+        header, *rows = [row for row in cells if len(row) > 1 or any(row)] or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise ConfigError(f"{path} can't be read: {exc}; give a UTF-8 text") from exc
+    names = [name.strip() for name in header]
+    if match(ref_id_column, names) or match("ref_id", names):
+        # A cell behind the last name, or under none, belongs to no column.
+        return [
+            {name: cell for name, cell in zip(names, row, strict=False) if name}
+            for row in rows
+        ]
+    if len(names) > 1:
+        fact = f"{path} has no column {ref_id_column!r} in its first line"
+        raise ConfigError(f"{fact}; name it there, or give one RefId a line")
+    return [{"ref_id": line.strip()} for line in text.splitlines() if line.strip()]
 
 
 def _find_row_columns(table: RefIdTable, present: list[str]) -> Columns:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esms_source.config import Settings
-    from esms_source.polling import Stop
+    from esms_source.stopping import Stop
 
 
 @dataclass(frozen=True)

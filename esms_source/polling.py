@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +15,6 @@ from esms_source.crew import Crew
 from esms_source.exceptions import (
     ApiError,
     CredentialsError,
-    EsmsError,
     OaRefusedError,
     OutageError,
     RateLimitedError,
@@ -35,7 +33,9 @@ if TYPE_CHECKING:
     from esms_source.client import Answer, Client
     from esms_source.clock import Clock
     from esms_source.config import Settings
+    from esms_source.progress import Progress
     from esms_source.rate_limit import Slot
+    from esms_source.stopping import Stop
 
 GROUP_REQUESTS: Final = 50
 """Requests that are turned into tables at once."""
@@ -85,74 +85,6 @@ class Request:
     error: ApiError | None = None
     outcome: str = "answered"
     at_once: bool = False
-
-
-class Stop:
-    """Monotonic time whose waits end when the run is told to stop.
-
-    Attributes:
-        reason: Why the run stops, once it does.
-    """
-
-    def __init__(self) -> None:
-        self.reason: EsmsError | None = None
-        self._event = threading.Event()
-
-    def __call__(self, reason: EsmsError) -> None:
-        """Tell the run to stop; the first reason counts."""
-        if self.reason is None:
-            self.reason = reason
-        self._event.set()
-
-    def __bool__(self) -> bool:
-        """Tell whether the run is to stop."""
-        return self._event.is_set()
-
-    def monotonic(self) -> float:
-        """Return seconds that only grow."""
-        return time.monotonic()
-
-    def wait(self, seconds: float) -> bool:
-        """Wait, and return True as soon as the run is to stop."""
-        return self._event.wait(seconds)
-
-    def sleep(self, seconds: float) -> None:
-        """Wait, but not longer than until the run is to stop."""
-        self._event.wait(seconds)
-
-
-@dataclass
-class Progress:
-    """What is under way, for whoever watches the run.
-
-    Attributes:
-        total: RefIds to ask in this run.
-        asked: RefIds whose request has ended.
-        in_flight: Requests under way.
-        sent: Attempts that were sent.
-    """
-
-    total: int = 0
-    asked: int = 0
-    in_flight: int = 0
-    sent: int = 0
-    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def sending(self) -> None:
-        """Count an attempt that begins."""
-        with self._lock:
-            self.in_flight += 1
-            self.sent += 1
-
-    def ended(self) -> None:
-        """Count an attempt that has ended."""
-        with self._lock:
-            self.in_flight -= 1
-
-    def done(self, ref_ids: int) -> None:
-        """Count RefIds whose request has ended."""
-        with self._lock:
-            self.asked += ref_ids
 
 
 def most_ahead(settings: Settings) -> int:

@@ -23,7 +23,8 @@ from esms_source.loading import alone, in_turn, leaving_signals, load, merges_un
 from esms_source.offer import Skipped
 from esms_source.pending import load_pending
 from esms_source.planning import Choice, make_plan
-from esms_source.polling import Progress, Stop, most_ahead
+from esms_source.polling import most_ahead
+from esms_source.progress import Progress
 from esms_source.scratch import wait_for_lock
 from esms_source.source import polled_tables
 from esms_source.tally import Tally
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.given_rows import RefIds
     from esms_source.polling import Request
+    from esms_source.stopping import Stop
     from esms_source.work_list import Plan
 
 

@@ -9,12 +9,12 @@ import threading
 import time
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from esms_source.exceptions import ConfigError, EsmsError
-from esms_source.rate_limit import Clock, RateLimiter
+from esms_source.rate_limit import RateLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from esms_source.config import Settings
     from esms_source.rate_limit import Slot
+    from esms_source.stopping import Stop
 
 WINDOW_MILLISECONDS: Final = 1_070
 """How long a request counts: the API's second, and a margin.
@@ -45,13 +46,6 @@ LEAK_EVERY: Final = 50
 NO_LIMIT: Final = 1_000_000
 
 SQLITE: Final = "sqlite:///"
-
-
-class Stop(Clock, Protocol):
-    """A clock that can be told to stop the run."""
-
-    def __call__(self, reason: EsmsError) -> None:
-        """Tell the run to stop."""
 
 
 class Budget:

@@ -7,6 +7,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,17 +20,16 @@ from rich.progress import Progress as Bar
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console
-
-    from esms_source.polling import Progress
+    from esms_source.progress import Progress
 
 BAR_SECONDS: Final = 0.2
 LINE_SECONDS: Final = 5.0
 
 
 @contextmanager
-def watching(progress: Progress, console: Console) -> Iterator[None]:
-    """Show how a run goes on, until the block ends."""
+def watching(progress: Progress) -> Iterator[None]:
+    """Show on stderr how a run goes on, until the block ends."""
+    console = Console(stderr=True)
     ended = threading.Event()
     show = _bar if console.is_terminal else _lines
     thread = threading.Thread(target=show, args=(progress, console, ended))

@@ -16,8 +16,8 @@ from esms_source.exceptions import (
     PipelineBusyError,
     StoppedError,
 )
-from esms_source.polling import Stop
 from esms_source.simulator import sample_row
+from esms_source.stopping import Stop
 
 TABLES = ("ref_ids", "callbacks", "api_requests", "rejected_rows")
 SUMS = (

@@ -23,7 +23,9 @@ from esms_source.exceptions import (
     TransportError,
 )
 from esms_source.ledger import WORK
-from esms_source.polling import MOST_UNREAD, Poller, Progress, Stop, most_ahead
+from esms_source.polling import MOST_UNREAD, Poller, most_ahead
+from esms_source.progress import Progress
+from esms_source.stopping import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Generator

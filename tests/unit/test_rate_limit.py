@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.polling import Stop
 from esms_source.rate_limit import MOST_WAIT, RateLimiter, Slot
+from esms_source.stopping import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
