@@ -145,10 +145,12 @@ def serve(
     Raises:
         OSError: The address is taken or not of this machine.
     """
-    with Simulator(behaviour, host=host, port=port) as simulator:
+    with (
+        suppress(KeyboardInterrupt),
+        Simulator(behaviour, host=host, port=port) as simulator,
+    ):
         announce(simulator.url)
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
 
 
 class _Connection(asyncio.Protocol):

@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 
 from esms_source.code_tables import read_code_table, small_tables
-from esms_source.simulator.fates import FAILURES, SEND_STATUSES_NOT_FINAL
+from esms_source.simulator.api_rows import FAILURES, SEND_STATUSES_NOT_FINAL
 from esms_source.tables import ERROR_CODES, SEND_STATUSES, SMALL, Table
 
 

@@ -1,45 +1,35 @@
 from __future__ import annotations
 
-import importlib.util
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from esms_source.tables import TABLES
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def generate() -> ModuleType:
-    """The script that makes the page of the tables and the dbt models."""
-    path = ROOT / "docs" / "generate.py"
-    spec = importlib.util.spec_from_file_location("generate", path)
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def scripts():
+    """The folder of the scripts that write docs and dbt models."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "docs"))
+        yield importlib.import_module
 
 
-def test_the_page_of_the_tables_is_true(generate: ModuleType):
-    """docs/tables.md is what tables.py and the views say now."""
-    page = (ROOT / "docs" / "tables.md").read_text("utf-8")
-    assert page == generate.tables_page()
-
-
-def test_the_dbt_package_is_made_of_the_shipped_views(generate: ModuleType):
-    """The SQL of models and views can't drift apart."""
-    for path, text in generate.dbt_files().items():
+def test_what_is_made_of_tables_and_views_is_true(scripts):
+    """The page of the tables and the dbt package can't drift from tables and views."""
+    made = scripts("generate").made_files()
+    assert ROOT / "docs" / "tables.md" in made
+    assert set(made) >= set((ROOT / "dbt" / "models").iterdir())
+    for path, text in made.items():
         assert path.read_text("utf-8") == text
 
 
-def test_every_column_of_a_table_has_an_example(generate: ModuleType):
+def test_every_column_of_a_table_has_an_example(scripts):
     """No cell of the column of examples is empty for a table."""
+    examples = scripts("tables_page").EXAMPLES
     for table in TABLES:
-        assert list(generate.EXAMPLES[table]) == table.schema.names
-        assert None not in generate.EXAMPLES[table].values()
+        assert list(examples[table]) == table.schema.names
+        assert None not in examples[table].values()

@@ -1,0 +1,167 @@
+"""The dbt package's models, sources and tests, from tables.py and views/*.sql."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from esms_source.tables import FIXED, LOADS, REF_IDS, STATES, TABLES, Table
+from esms_source.views import NAMES, read_view
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+ACCEPTED: Final[dict[tuple[str, str], Sequence[str]]] = {
+    ("ref_ids", "state"): STATES,
+    ("callbacks", "delivery"): ("delivered", "failed", "partial", "pending"),
+    ("api_requests", "outcome"): ("answered", "failed", "refused", "split"),
+    ("error_codes", "source"): ("zalo", "esms"),
+}
+
+MODEL_KEYS: Final = {
+    "message_facts": ("oa_id", "ref_id"),
+    "messages": ("oa_id", "ref_id"),
+    "delivery_daily": ("sent_day", "oa_id", "zns_temp_id", "type_id", "telco_id"),
+    "failure_reasons": ("oa_id", "error_code", "zns_temp_id", "telco_id"),
+    "maturity": ("sent_day",),
+    "backlog": ("oa_id",),
+    "run_history": ("load_id",),
+}
+MAY_BE_NULL: Final = ("zns_temp_id", "type_id", "telco_id", "error_code")
+OUTCOMES: Final = (
+    "delivered",
+    "partial",
+    "failed",
+    "pending",
+    "missing",
+    "unanswered",
+    "expired",
+)
+
+
+def dbt_files() -> dict[str, tuple[str, str]]:
+    """Return the files of the dbt package that are made, by path: source and text."""
+    sources = [*(table.name for table in TABLES), LOADS]
+    values = {
+        **{name: f"{{{{ source('esms', '{name}') }}}}" for name in sources},
+        **{name: f"{{{{ ref('{name}') }}}}" for name in NAMES},
+        "timezone": "'{{ var('esms_timezone') }}'",
+        "batch_size": "{{ var('esms_batch_size') }}",
+        "requests_per_second": "{{ var('esms_requests_per_second') }}",
+        "longest_wait": "'{{ var('esms_repoll_max') + 1 }} seconds'",
+        "carried_from_ledger": "{{ esms_carried_from_ledger() }}",
+        "carried_from_facts": "{{ esms_carried_from_facts() }}",
+    }
+    models = {
+        f"models/{name}.sql": (
+            f"views/{name}.sql",
+            f"{read_view(name).sql.format_map(values)}\n",
+        )
+        for name in NAMES
+    }
+    properties = yaml.safe_dump(
+        _properties(), sort_keys=False, allow_unicode=True, width=88
+    )
+    return models | {
+        "models/esms.yml": ("tables.py or views/*.sql", properties),
+        "macros/known_columns.sql": (
+            "tables.py or views/messages.sql",
+            _known_columns(),
+        ),
+    }
+
+
+def _properties() -> dict[str, Any]:
+    return {
+        "version": 2,
+        "sources": [
+            {
+                "name": "esms",
+                "description": "What the pipeline loads.",
+                "schema": "{{ var('esms_dataset') }}",
+                "tables": [*map(_source, TABLES), _loads()],
+            }
+        ],
+        "models": [_model(name) for name in NAMES],
+    }
+
+
+def _source(table: Table) -> dict[str, Any]:
+    columns = [
+        _column(
+            column.name,
+            column.description,
+            not_null=not column.nullable,
+            values=ACCEPTED.get((table.name, column.name)),
+        )
+        for column in table.columns
+    ]
+    source: dict[str, Any] = {"name": table.name, "description": table.description}
+    if table is REF_IDS:
+        source["config"] = _freshness("last_polled_at")
+    source["data_tests"] = [_unique(table.key)]
+    return source | {"columns": columns}
+
+
+def _loads() -> dict[str, Any]:
+    return {
+        "name": LOADS,
+        "description": "dlt's loads that are complete.",
+        "config": _freshness("inserted_at"),
+    }
+
+
+def _freshness(column: str) -> dict[str, Any]:
+    return {
+        "loaded_at_field": column,
+        "freshness": {
+            "warn_after": {"count": 24, "period": "hour"},
+            "error_after": {"count": 72, "period": "hour"},
+        },
+    }
+
+
+def _model(name: str) -> dict[str, Any]:
+    view, key = read_view(name), MODEL_KEYS[name]
+    columns = [
+        _column(
+            column,
+            meaning,
+            not_null=(column in key and column not in MAY_BE_NULL)
+            or column.endswith(("_en", "_vi")),
+            values=OUTCOMES if column == "outcome" else None,
+        )
+        for column, meaning in view.columns.items()
+    ]
+    model: dict[str, Any] = {"name": name, "description": view.description}
+    return model | {"data_tests": [_unique(key)], "columns": columns}
+
+
+def _unique(key: tuple[str, ...]) -> dict[str, Any]:
+    return {"esms_unique": {"arguments": {"columns": list(key)}}}
+
+
+def _column(
+    name: str, description: str, *, not_null: bool, values: Sequence[str] | None
+) -> dict[str, Any]:
+    column: dict[str, Any] = {"name": name, "description": description}
+    tests: list[Any] = ["not_null"] if not_null else []
+    if values:
+        tests.append({"accepted_values": {"arguments": {"values": list(values)}}})
+    return column | ({"data_tests": tests} if tests else {})
+
+
+def _known_columns() -> str:
+    def macro(name: str, columns: Iterable[str]) -> Iterator[str]:
+        yield f"{{% macro {name}() %}}"
+        yield f"  {{{{ return({sorted(columns)!r}) }}}}"
+        yield "{% endmacro %}"
+
+    return "\n".join(
+        [
+            *macro("esms_ledger_columns", FIXED),
+            *macro("esms_message_columns", read_view("messages").columns),
+            "",
+        ]
+    )
