@@ -26,7 +26,11 @@ WITH folded AS (
             min(error_code) FILTER (WHERE error_code <> 0), max(error_code)
         ) AS error_code,
         coalesce(
-            min(error_message) FILTER (WHERE error_code <> 0), max(error_message)
+            (
+                array_agg(error_message ORDER BY error_code, error_message)
+                FILTER (WHERE error_code <> 0)
+            )[1],
+            max(error_message)
         ) AS error_message
     FROM {{ source('esms', 'callbacks') }}
     GROUP BY oa_id, ref_id

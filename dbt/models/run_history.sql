@@ -23,7 +23,7 @@ asking AS (
         CAST(
             extract(
                 EPOCH FROM max(
-                    started_at + latency_ms * INTERVAL '1 millisecond'
+                    started_at + (waited_ms + latency_ms) * INTERVAL '1 millisecond'
                 ) - min(started_at)
             ) AS DOUBLE PRECISION
         ) AS seconds,

@@ -31,7 +31,7 @@
 -- request_id: Sender's own id of the request
 -- partner_ids: Zalo's id of the message
 -- error_code: Code in ErrorInfo: below 0 Zalo's, above 0 eSMS's own
--- error_message: Message in ErrorInfo
+-- error_message: Message in ErrorInfo, of the row that error_code is from
 -- load_id: dlt's load package that last wrote the ledger's row
 WITH folded AS (
     SELECT
@@ -60,7 +60,11 @@ WITH folded AS (
             min(error_code) FILTER (WHERE error_code <> 0), max(error_code)
         ) AS error_code,
         coalesce(
-            min(error_message) FILTER (WHERE error_code <> 0), max(error_message)
+            (
+                array_agg(error_message ORDER BY error_code, error_message)
+                FILTER (WHERE error_code <> 0)
+            )[1],
+            max(error_message)
         ) AS error_message
     FROM {callbacks}
     GROUP BY oa_id, ref_id
