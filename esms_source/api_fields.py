@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Final
 
 import pyarrow as pa
@@ -48,5 +47,5 @@ TYPED: Final = pa.schema(
 ``place`` is the number, from 0, of the row's RefId among those that were asked.
 """
 
-UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-"""What in an answer may become a NUL or half of a surrogate pair, both unstorable."""
+MAX_EXPONENT: Final = 400
+"""Beyond 1E+400 or 1E-400 no number is read as one: Arrow crashes over the farthest."""

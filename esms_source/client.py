@@ -9,7 +9,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -27,7 +27,7 @@ from urllib3.exceptions import (
     SSLError,
 )
 
-from esms_source.api_fields import UNSTORABLE
+from esms_source.api_fields import MAX_EXPONENT
 from esms_source.exceptions import (
     CredentialsError,
     MalformedAnswerError,
@@ -39,6 +39,7 @@ from esms_source.exceptions import (
 from esms_source.odd_rows import read_int
 from esms_source.plain_rows import SUCCESS, PlainRows, read_plain
 from esms_source.redaction import mask
+from esms_source.storable import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,9 +271,14 @@ def _describe(exc: Exception) -> str:
 def _read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
     """Read the JSON object and its code, whatever the HTTP status."""
     try:
-        envelope = json.loads(content, parse_float=Decimal, parse_constant=str)
-        if UNSTORABLE.search(content):
-            envelope = _storable(envelope)
+        envelope = storable(
+            json.loads(
+                content,
+                parse_float=_to_decimal,
+                parse_int=_to_int,
+                parse_constant=str,
+            )
+        )
     except (ValueError, RecursionError) as exc:
         _require_ok(status)
         text = "the answer is empty" if not content.strip() else "not JSON, or cut off"
@@ -284,16 +290,20 @@ def _read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
     return envelope, code
 
 
-def _storable(value: Any) -> Any:  # noqa: ANN401  any JSON value
-    """Write NULs and half emojis as escapes: no database takes them as they are."""
-    if isinstance(value, str):
-        text = value.replace("\0", "\\u0000")
-        return text.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, list):
-        return [_storable(item) for item in value]
-    if isinstance(value, dict):
-        return {_storable(name): _storable(item) for name, item in value.items()}
-    return value
+def _to_decimal(digits: str) -> Decimal | str:
+    """Read a number exactly; one of absurd size stays a text."""
+    try:
+        number = Decimal(digits)
+    except InvalidOperation:
+        return digits
+    return number if abs(number.adjusted()) <= MAX_EXPONENT else digits
+
+
+def _to_int(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:  # Python reads no longer ones
+        return digits
 
 
 def _require_ok(status: int) -> None:
@@ -344,7 +354,7 @@ def _seconds(retry_after: str | None) -> float:
         pass
     try:
         at = parsedate_to_datetime(retry_after)
-    except ValueError:
+        at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+        return max((at - datetime.now(timezone.utc)).total_seconds(), 0.0)
+    except (ValueError, OverflowError):
         return 0.0
-    at = at if at.tzinfo else at.replace(tzinfo=timezone.utc)
-    return max((at - datetime.now(timezone.utc)).total_seconds(), 0.0)

@@ -8,6 +8,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from esms_source.exceptions import EsmsError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -73,10 +75,18 @@ class Crew(Generic[T]):
         return self._started < self._size and self._queue.qsize() <= self._alive
 
     def _add(self) -> None:
+        name = f"esms-{self._started + 1}"
+        thread = threading.Thread(target=self._run, name=name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:
+            # The machine has no more; fewer do the work, too.
+            if not self._alive:
+                remedy = "raise the limit of processes (ulimit -u)"
+                raise EsmsError(f"no thread can be started; {remedy}") from exc
+            return
         self._alive += 1
         self._started += 1
-        name = f"esms-{self._started}"
-        threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def _run(self) -> None:
         try:

@@ -205,9 +205,10 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
 
 
 def innermost(exc: BaseException) -> str:
-    """Return the first line of the error that all began with."""
-    *_, last = causes(exc)
-    return first_line(last)
+    """Return the first line of the error that an error was raised from."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return first_line(exc)
 
 
 def _unwrap(exc: PipelineStepFailed) -> EsmsError:

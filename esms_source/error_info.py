@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from decimal import Decimal, InvalidOperation
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
 from math import isfinite
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
+
+from esms_source.storable import storable
 
 INT64: Final = range(-(2**63), 2**63)
 DATE_LENGTH: Final = len("____dd/MM/yyyy HH:mm:ss")
 VIETNAM: Final = "+07:00"
 MAX_WRAPS: Final = 5
 """JSON strings in JSON strings that are unwrapped."""
+
+EXACT_DIGITS: Final = 15
+"""A number of so many characters survives as a float."""
 
 MAX_BROKEN: Final = 100
 """Starts of unreadable JSON after which no more are tried, so that time is bounded."""
@@ -202,12 +208,21 @@ def _utf8(text: str) -> str:
 
 
 def _dump(value: Any) -> str:  # noqa: ANN401  any JSON value
-    return _utf8(_encode(value))
+    return _encode(storable(value))
 
 
 def _to_float(digits: str) -> float | str:
+    """Read a number, or keep the digits where a float would lose some."""
     number = float(digits)
-    return number if isfinite(number) else digits  # JSON has no infinity
+    is_short = len(digits) <= EXACT_DIGITS and isfinite(number)
+    return number if is_short or _is_exact(digits, number) else digits
+
+
+def _is_exact(digits: str, number: float) -> bool:
+    try:
+        return Decimal(digits) == Decimal(repr(number))
+    except InvalidOperation:
+        return False
 
 
 _decode = JSONDecoder(

@@ -131,4 +131,6 @@ def causes(exc: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = exc
     while link is not None:
         yield link
-        link = link.__cause__ or link.__context__
+        link = link.__cause__ or (
+            None if link.__suppress_context__ else link.__context__
+        )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from esms_source.api_fields import COLUMN_OF, KNOWN, TYPED
+from esms_source.api_fields import COLUMN_OF, KNOWN, MAX_EXPONENT, TYPED
 from esms_source.privacy import to_json
 from esms_source.tables import BIGINT, DECIMAL, TEXT
 
@@ -54,14 +54,10 @@ def read_odd(
         named = row.get("OAId")
         if named is not None and str(named).strip() != oa_id:
             extra["OAId"] = named
-    error_infos = (row.get("ErrorInfo") for row in placed.rows)
     columns |= {
         "place": placed.places,
         "row_no": placed.row_nos,
-        "error_info": [
-            text if text is None or isinstance(text, str) else to_json(text)
-            for text in error_infos
-        ],
+        "error_info": [_error_info(row.get("ErrorInfo")) for row in placed.rows],
         "extra": [to_json(privacy.scrub(extra)) if extra else None for extra in extras],
     }
     return pa.table([columns[name] for name in TYPED.names], schema=TYPED), rejected
@@ -149,11 +145,17 @@ def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
 def _read_number(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
     if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
         return None
+    if isinstance(value, str):
+        value = value.strip()
+        # Python would read 1_000 and other scripts' digits, too.
+        if not value.isascii() or "_" in value:
+            return None
     try:
-        number = Decimal(value.strip() if isinstance(value, str) else value)
+        number = Decimal(value)
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    is_sane = number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
+    return number if is_sane else None
 
 
 def read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
@@ -175,6 +177,12 @@ def _read_decimal(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
     except pa.ArrowException:
         return None
     return number
+
+
+def _error_info(value: Any) -> str | None:  # noqa: ANN401  any JSON value
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Decimal) else to_json(value)
 
 
 def _read_text(value: Any) -> str | None:  # noqa: ANN401  any JSON value

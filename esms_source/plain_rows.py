@@ -16,7 +16,8 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import astuple
 
-from esms_source.api_fields import COLUMN_OF, TYPE_OF, TYPED, UNSTORABLE
+from esms_source.api_fields import COLUMN_OF, MAX_EXPONENT, TYPE_OF, TYPED
+from esms_source.storable import MAY_BE_UNSTORABLE
 from esms_source.tables import BIGINT, DECIMAL, TEXT
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ _Row: Final = msgspec.defstruct(
 _ODD: Final = (
     msgspec.MsgspecError,
     pa.ArrowException,
+    ArithmeticError,
     LookupError,
-    OverflowError,
     RecursionError,
     ValueError,
 )
@@ -101,7 +102,7 @@ def read_plain(
         ref_ids: The RefIds that were asked for.
     """
     # A single byte is found fast, the expression is slow: most answers hold no escape.
-    if b"\\" in content and UNSTORABLE.search(content):
+    if b"\\" in content and MAY_BE_UNSTORABLE.search(content):
         return None
     try:
         envelope = _decoder.decode(content)
@@ -123,6 +124,12 @@ def read_plain(
 
 
 def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind == DECIMAL and not all(
+        -MAX_EXPONENT <= number.adjusted() <= MAX_EXPONENT
+        for number in values
+        if number is not None
+    ):
+        raise OverflowError("a number of absurd size")
     try:
         return pa.array(values, kind)
     except pa.ArrowInvalid:

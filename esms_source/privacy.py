@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
@@ -43,9 +44,11 @@ class Privacy:
             return [self.scrub(item) for item in value]
         if not isinstance(value, dict):
             return value
-        scrubbed = {}
+        scrubbed: dict[str, Any] = {}
         for name, item in value.items():
-            if self._policy != "plain" and "phone" in name.lower() and item is not None:
+            if item is None:
+                scrubbed[name] = None
+            elif self._policy != "plain" and "phone" in name.lower():
                 scrubbed[name] = self._hidden(_as_text(item))
             elif not self._keep_query and name.lower() == "callbackurl":
                 url = _as_text(item)
@@ -61,8 +64,13 @@ class Privacy:
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401  any JSON value
-    """Write a JSON value; decimals become text, as JSON readers would round them."""
-    return json.dumps(value, ensure_ascii=False, default=str, separators=(",", ":"))
+    """Write a JSON value; a decimal that JSON readers would round becomes text."""
+    return json.dumps(value, ensure_ascii=False, default=_exact, separators=(",", ":"))
+
+
+def _exact(number: Decimal) -> float | str:
+    rounded = float(number)
+    return rounded if Decimal(repr(rounded)) == number else str(number)
 
 
 def _as_text(value: Any) -> str:  # noqa: ANN401  any JSON value

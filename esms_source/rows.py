@@ -14,6 +14,7 @@ from esms_source.error_info import ParsedError, parse_error_info
 from esms_source.odd_rows import Rejected, read_odd
 from esms_source.plain_rows import PlainRows, to_table
 from esms_source.privacy import Privacy
+from esms_source.storable import storable
 from esms_source.tables import (
     BIGINT,
     CALLBACKS,
@@ -192,7 +193,11 @@ def _error_columns(texts: pa.ChunkedArray) -> dict[str, pa.Array]:
     """Return the columns that come from ErrorInfo."""
     # Few texts fail many messages: each is parsed once.
     encoded = pc.unique(texts)
-    parsed = [parse_error_info(text) for text in encoded.to_pylist()]
+    parsed = [
+        # Undone encodings may bring a NUL to light.
+        [storable(part) for part in parse_error_info(text)]
+        for text in encoded.to_pylist()
+    ]
     which = pc.index_in(texts, encoded)
     return {
         f"error_{part}": pa.array(

