@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import duckdb
 import pyarrow as pa
 
-from esms_source.code_tables import read_code_table
+from esms_source.codes import read_code_table
 from esms_source.config import Settings
 from esms_source.tables import (
     API_REQUESTS,

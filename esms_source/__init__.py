@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from esms_source.error_info import ParsedError, parse_error_info
+    from esms_source.api.error_info import ParsedError, parse_error_info
     from esms_source.exceptions import EsmsError
     from esms_source.run import Report, sync
     from esms_source.source import esms_source
@@ -20,10 +20,10 @@ __all__ = [
 
 _HOMES = {
     "EsmsError": "exceptions",
-    "ParsedError": "error_info",
+    "ParsedError": "api.error_info",
     "Report": "run",
     "esms_source": "source",
-    "parse_error_info": "error_info",
+    "parse_error_info": "api.error_info",
     "sync": "run",
 }
 

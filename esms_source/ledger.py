@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from esms_source.sql import moment_literal, text_list
 from esms_source.tables import (
     BIGINT,
     BOOL,
@@ -19,7 +20,6 @@ from esms_source.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import datetime
 
     from esms_source.config import Settings
@@ -40,16 +40,6 @@ WORK: Final = pa.schema(
 MICROSECONDS: Final = 1_000_000
 
 
-def literal(moment: datetime) -> str:
-    """Return a UTC time as SQL that every destination reads."""
-    return f"CAST('{moment.isoformat(sep=' ')}' AS TIMESTAMP WITH TIME ZONE)"
-
-
-def text_list(values: Sequence[str]) -> str:
-    """Return texts as the inside of an SQL list."""
-    return ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-
-
 def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
     """Return the SQL condition under which a row of the ledger is due.
 
@@ -62,10 +52,10 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
         repoll_max: The longest wait, in seconds.
         loads: The qualified name of dlt's table of completed loads.
     """
-    latest = f"{literal(as_of)} + INTERVAL '{int(repoll_max) + 1} seconds'"
+    latest = f"{moment_literal(as_of)} + INTERVAL '{int(repoll_max) + 1} seconds'"
     return (
         f"(state NOT IN ({text_list(SETTLED)})"
-        f" AND (next_poll_at IS NULL OR next_poll_at <= {literal(as_of)}"
+        f" AND (next_poll_at IS NULL OR next_poll_at <= {moment_literal(as_of)}"
         f" OR next_poll_at > {latest}))"
         f" OR load_id NOT IN (SELECT load_id FROM {loads} WHERE status = 0)"
     )

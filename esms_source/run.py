@@ -9,25 +9,24 @@ from typing import TYPE_CHECKING, Any
 from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
-from esms_source.asking import Asking
-from esms_source.code_tables import small_tables
+from esms_source.codes import small_tables
 from esms_source.config import resolve_call
-from esms_source.destination import (
+from esms_source.databases import wait_for_lock
+from esms_source.exceptions import DestinationError
+from esms_source.load.destination import (
     check_destination,
     check_grants,
     keep_staging_apart,
     reporting_errors,
 )
-from esms_source.exceptions import DestinationError
-from esms_source.loading import alone, in_turn, leaving_signals, load, merges_unseen
-from esms_source.offer import Skipped
-from esms_source.pending import load_pending
-from esms_source.planning import Choice, make_plan
-from esms_source.polling import most_ahead
-from esms_source.progress import Progress
-from esms_source.scratch import wait_for_lock
+from esms_source.load.loader import alone, in_turn, leaving_signals, load, merges_unseen
+from esms_source.load.recovery import load_pending
+from esms_source.planning.candidates import Skipped
+from esms_source.planning.planner import Choice, make_plan
+from esms_source.polling.poller import most_ahead
+from esms_source.runtime import Progress, Tally
+from esms_source.session import Asking
 from esms_source.source import polled_tables
-from esms_source.tally import Tally
 from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
@@ -38,10 +37,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from esms_source.config import Settings
-    from esms_source.given_rows import RefIds
-    from esms_source.polling import Request
-    from esms_source.stopping import Stop
-    from esms_source.work_list import Plan
+    from esms_source.planning.given_rows import RefIds
+    from esms_source.planning.work_list import Plan
+    from esms_source.polling.poller import Request
+    from esms_source.runtime import Stop
 
 
 @dataclass

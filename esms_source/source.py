@@ -11,14 +11,14 @@ import dlt
 import pyarrow as pa
 from dlt.extract import DltResource
 
-from esms_source.asking import Asking
-from esms_source.code_tables import small_tables
+from esms_source.codes import small_tables
 from esms_source.config import resolve_call
-from esms_source.given_rows import RefIds
-from esms_source.pending import mend_active_pipeline
-from esms_source.planning import Choice, make_plan
-from esms_source.recording import Polled
+from esms_source.load.recovery import mend_active_pipeline
+from esms_source.planning.given_rows import RefIds
+from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import MaskedErrors
+from esms_source.rows.recorder import Polled
+from esms_source.session import Asking
 from esms_source.tables import POLLED, Table
 
 if TYPE_CHECKING:

@@ -12,11 +12,10 @@ from zoneinfo import ZoneInfo
 import duckdb
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
-from esms_source.code_tables import read_code_table
-from esms_source.database import ReadError
+from esms_source.codes import read_code_table
+from esms_source.databases import ReadError, is_locked
 from esms_source.exceptions import DestinationError
 from esms_source.redaction import first_line
-from esms_source.scratch import is_locked
 from esms_source.tables import CALLBACKS, ERROR_CODES, REF_IDS, TELCOS
 from esms_source.views import read_view, refresh_views, setting_values
 

@@ -2,8 +2,8 @@
 
 from esms_source.simulator.api_rows import sample_row
 from esms_source.simulator.behaviour import Behaviour
-from esms_source.simulator.fates import FATES
 from esms_source.simulator.faults import FAULTS, SPECIAL_FAULTS
+from esms_source.simulator.scenarios import FATES
 from esms_source.simulator.server import GET_CALLBACK_PATH, Simulator, serve
 
 __all__ = [

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import quote as percent_encode
 
-from esms_source.simulator.dice import Dice, deck
+from esms_source.simulator.chance import Dice, deck
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -10,7 +10,7 @@ from email.utils import formatdate
 from functools import cache
 from typing import TYPE_CHECKING
 
-from esms_source.simulator.dice import Dice
+from esms_source.simulator.chance import Dice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -11,10 +11,10 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
-from esms_source.simulator.arrivals import Arrivals
 from esms_source.simulator.behaviour import Behaviour
-from esms_source.simulator.desk import Desk
 from esms_source.simulator.faults import Reply, json_reply
+from esms_source.simulator.handler import Desk
+from esms_source.simulator.traffic import Arrivals
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,9 +6,9 @@ import sys
 
 import pyarrow as pa
 
-from esms_source.asking import Asking
 from esms_source.config import resolve_settings
 from esms_source.ledger import WORK
+from esms_source.session import Asking
 
 
 def main(base_url: str, store: str, number: str) -> None:

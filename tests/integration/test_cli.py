@@ -8,8 +8,8 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
-from esms_source.cli import main
-from esms_source.database import installing
+from esms_source.cli.commands import main
+from esms_source.databases import installing
 from esms_source.simulator import sample_row
 
 
@@ -316,7 +316,7 @@ def test_ref_ids_one_a_line_are_found_in_the_warehouse(
 
 def test_demo_shows_two_runs_and_what_came(esms, tmp_path, monkeypatch):
     """The demo needs no account, and ends with tables and queries."""
-    monkeypatch.setattr("esms_source.demo.REF_IDS", 600)
+    monkeypatch.setattr("esms_source.cli.demo.REF_IDS", 600)
     shown = esms("demo", "--folder", str(tmp_path / "demo"), exits=0).stdout
     assert "asked 600 RefIds" in shown
     assert "The late row was found" in shown

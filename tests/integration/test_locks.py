@@ -13,8 +13,8 @@ import duckdb
 import pytest
 from click.testing import CliRunner
 
-from esms_source.cli import main
-from esms_source.loading import alone
+from esms_source.cli.commands import main
+from esms_source.load.loader import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

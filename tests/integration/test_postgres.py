@@ -15,9 +15,9 @@ import psycopg2
 import pytest
 
 from esms_source import checking, database, sync
-from esms_source.checking import checks
+from esms_source.cli.check import checks
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
-from esms_source.planning import Choice, make_plan
+from esms_source.planning.planner import Choice, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable

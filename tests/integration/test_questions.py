@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from esms_source import sync
-from esms_source.demo import World
+from esms_source.cli.demo import World
 from esms_source.simulator import Behaviour, Simulator
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions.md"

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import requests
 
-from esms_source.asking import Asking
 from esms_source.ledger import WORK
+from esms_source.session import Asking
 
 TRIES = 3
 """A machine that is busy with other things may spoil a run, not all of them."""

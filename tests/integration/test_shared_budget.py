@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from esms_source.exceptions import ConfigError, EsmsError
-from esms_source.shared_budget import SharedRateLimiter, open_limiter
-from esms_source.stopping import Stop
+from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
+from esms_source.runtime import Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -16,8 +16,8 @@ from esms_source.exceptions import (
     PipelineBusyError,
     StoppedError,
 )
+from esms_source.runtime import Stop
 from esms_source.simulator import sample_row
-from esms_source.stopping import Stop
 
 TABLES = ("ref_ids", "callbacks", "api_requests", "rejected_rows")
 SUMS = (
@@ -29,10 +29,10 @@ SUMS = (
 @pytest.fixture
 def run(output, api_key, secret_key, monkeypatch):
     """Sync against a simulator, quickly."""
-    monkeypatch.setattr("esms_source.polling.BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr("esms_source.polling.SPLIT_BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr("esms_source.rate_limit.LEAST_WAIT", 0.02)
-    monkeypatch.setattr("esms_source.rate_limit.MOST_WAIT", 0.02)
+    monkeypatch.setattr("esms_source.polling.poller.BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr("esms_source.polling.poller.SPLIT_BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr("esms_source.polling.rate_limit.LEAST_WAIT", 0.02)
+    monkeypatch.setattr("esms_source.polling.rate_limit.MOST_WAIT", 0.02)
 
     def one(simulator, *, pipeline=None, **more):
         fast = {

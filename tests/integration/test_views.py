@@ -11,9 +11,9 @@ from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
 from esms_source import sync
-from esms_source.code_tables import small_tables
+from esms_source.codes import small_tables
 from esms_source.exceptions import DestinationError
-from esms_source.planning import Choice, make_plan
+from esms_source.planning.planner import Choice, make_plan
 from esms_source.tables import API_REQUESTS, CALLBACKS, REF_IDS, TABLES, Table
 from esms_source.views import NAMES, lacks_small_tables, read_view, refresh_views
 

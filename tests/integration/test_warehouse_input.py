@@ -6,7 +6,7 @@ import duckdb
 import pytest
 
 from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.planning import Choice, make_plan
+from esms_source.planning.planner import Choice, make_plan
 
 CREATE = (
     "CREATE TABLE sent AS SELECT 'r' || n AS ref_id, 'oa' AS oa_id FROM range(3) t(n)"

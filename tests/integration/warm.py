@@ -24,12 +24,12 @@ from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from dlt.load.load import Load
 
-import esms_source.checking
-import esms_source.cli
+import esms_source.cli.check
+import esms_source.cli.commands
+import esms_source.cli.progress_bar
 import esms_source.run
-import esms_source.watching
-from esms_source.recording import Recorder
-from esms_source.scratch import Scratch
+from esms_source.planning.scratch import Scratch
+from esms_source.rows.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def _be_esms(request: dict[str, Any]) -> None:
         Container()[PluggableRunContext].reload(request["cwd"])
         if request["signal_at"]:
             _signal_at(*request["signal_at"])
-        esms_source.cli.main(request["argv"], "esms")
+        esms_source.cli.commands.main(request["argv"], "esms")
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else 1
     except BaseException:  # noqa: BLE001  what Python itself would do

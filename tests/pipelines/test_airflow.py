@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from filelock import FileLock
 
-from esms_source.polling import OUTAGE_AFTER
+from esms_source.polling.poller import OUTAGE_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.ledger import WORK, advance, due_condition, literal, text_list
+from esms_source.ledger import WORK, advance, due_condition
+from esms_source.sql import moment_literal, text_list
 from esms_source.tables import REF_IDS, SETTLED, STATES, TIMESTAMP, without_load_id
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=timezone.utc)
@@ -253,5 +254,5 @@ def test_times_survive_sql():
     """A UTC time stays that moment in any session."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Ho_Chi_Minh'")
-        row = connection.execute(f"SELECT {literal(NOW)} = ?", [NOW]).fetchone()
+        row = connection.execute(f"SELECT {moment_literal(NOW)} = ?", [NOW]).fetchone()
     assert row == (True,)

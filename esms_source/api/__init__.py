@@ -1,0 +1,1 @@
+"""What eSMS's API says: requests out, answers in, whatever they hold."""

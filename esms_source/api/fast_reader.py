@@ -1,0 +1,158 @@
+"""The usual answer, read as a whole: in a third of the time, and with no loss.
+
+Usual is what the API documents: Code 100, known fields of the documented kinds, rows
+of RefIds that were asked for. Anything else is left to ``client`` and ``odd_rows``,
+which read every answer; without this module only time would be lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+import pyarrow as pa
+from msgspec.structs import astuple
+
+from esms_source.api.fields import COLUMN_OF, MAX_EXPONENT, TYPE_OF, TYPED
+from esms_source.storable import MAY_BE_UNSTORABLE
+from esms_source.tables import BIGINT, DECIMAL, TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUCCESS: Final = 100
+
+# Numbers may come as text.
+_KINDS: Final = {BIGINT: int | str | None, DECIMAL: Decimal | None, TEXT: str | None}
+
+_TYPED_FIELDS: Final = [
+    *((field, _KINDS[TYPE_OF[column]], None) for field, column in COLUMN_OF.items()),
+    ("ErrorInfo", str | None, None),
+]
+_Row: Final = msgspec.defstruct(
+    "Row",
+    [("SMSID", str), ("OAId", str | None, None), *_TYPED_FIELDS],
+    forbid_unknown_fields=True,
+    gc=False,
+)
+
+
+_ODD: Final = (
+    msgspec.MsgspecError,
+    pa.ArrowException,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+    ValueError,
+)
+"""What reading raises over an answer that isn't usual."""
+
+
+class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    Code: int | str
+    Data_callback: list[_Row]  # type: ignore[valid-type]
+    Message: str | None = None
+
+
+_decoder: Final = msgspec.json.Decoder(_Envelope)
+
+_NAMES: Final = (*COLUMN_OF.values(), "error_info")
+_NUMBERS: Final = [name for name in _NAMES if TYPE_OF[name] != TEXT]
+
+
+@dataclass(frozen=True)
+class PlainRows:
+    """The rows of a usual answer: at least one.
+
+    Attributes:
+        columns: Their values by the schema ``TYPED``: numbers as Arrow arrays, the
+            rest in Python; without ``extra``, as there is none.
+    """
+
+    columns: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.columns["place"])
+
+
+@dataclass(frozen=True)
+class PlainAnswer:
+    """A usual answer.
+
+    Attributes:
+        message: The API's message.
+        rows: Its rows.
+    """
+
+    message: str | None
+    rows: PlainRows
+
+
+def read_plain(
+    content: bytes, oa_id: str, ref_ids: Sequence[str]
+) -> PlainAnswer | None:
+    """Read a usual answer; None stands for any other.
+
+    Args:
+        content: The body of an answer with HTTP status 200.
+        oa_id: The OA that was asked for.
+        ref_ids: The RefIds that were asked for.
+    """
+    # A single byte is found fast, the expression is slow: most answers hold no escape.
+    if b"\\" in content and MAY_BE_UNSTORABLE.search(content):
+        return None
+    try:
+        envelope = _decoder.decode(content)
+        if int(envelope.Code) != SUCCESS:
+            return None
+        cells = map(astuple, envelope.Data_callback)
+        sms_ids, oa_ids, *values = zip(*cells, strict=True)
+        columns: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
+        for name in _NUMBERS:
+            columns[name] = _numbers(columns[name], TYPE_OF[name])
+        place_of = {ref_id: place for place, ref_id in enumerate(ref_ids)}
+        columns["place"] = [place_of[sms_id] for sms_id in sms_ids]
+    except _ODD:
+        return None
+    if not {oa_id, None}.issuperset(oa_ids):
+        return None
+    columns["row_no"] = range(1, len(sms_ids) + 1)
+    return PlainAnswer(envelope.Message, PlainRows(columns))
+
+
+def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    if kind == DECIMAL and not all(
+        -MAX_EXPONENT <= number.adjusted() <= MAX_EXPONENT
+        for number in values
+        if number is not None
+    ):
+        raise OverflowError("a number of absurd size")
+    try:
+        return pa.array(values, kind)
+    except pa.ArrowInvalid:
+        return pa.array([_whole(value) for value in values], kind)
+
+
+def _whole(value: Any) -> Any:  # noqa: ANN401  what pa.array doesn't take stays
+    is_text = isinstance(value, str) and value.isascii() and value.isdigit()
+    return int(value) if is_text else value
+
+
+def to_table(answers: Sequence[PlainRows]) -> pa.Table:
+    """Return the rows of several answers, one after another, as the schema ``TYPED``.
+
+    Arrow takes half the time for many rows at once.
+    """
+
+    def column(name: str, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+        if name == "extra":
+            return pa.nulls(sum(map(len, answers)), kind)
+        parts = [rows.columns[name] for rows in answers]
+        if name in _NUMBERS:
+            return pa.chunked_array(parts, kind)
+        return pa.array(list(chain.from_iterable(parts)), kind)
+
+    return pa.table([column(field.name, field.type) for field in TYPED], schema=TYPED)

@@ -1,0 +1,191 @@
+"""Any ``Data_callback``, read value by value: placed by RefId, typed, nothing lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from esms_source.api.fields import COLUMN_OF, KNOWN, MAX_EXPONENT, TYPED
+from esms_source.privacy import to_json
+from esms_source.tables import BIGINT, DECIMAL, TEXT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esms_source.privacy import Privacy
+
+INT64: Final = range(-(2**63), 2**63)
+
+
+class Rejected(NamedTuple):
+    """A row that couldn't be placed: its number, the reason, the row as JSON."""
+
+    row_no: int
+    reason: str
+    row: str
+
+
+def read_odd(
+    rows: Sequence[Any], oa_id: str, ref_ids: Sequence[str], privacy: Privacy
+) -> tuple[pa.Table, list[Rejected]]:
+    """Read the rows of one answer, whatever they hold.
+
+    Args:
+        rows: ``Data_callback``, parsed.
+        oa_id: The OA that was asked for.
+        ref_ids: The RefIds that were asked for.
+        privacy: What goes into no JSON column.
+
+    Returns:
+        The rows that found their RefId, as the schema ``TYPED``, and the others.
+    """
+    placed, rejected = _place(rows, ref_ids, privacy)
+    extras, columns = placed.extras, {}
+    for api_name, name in COLUMN_OF.items():
+        values = [row.get(api_name) for row in placed.rows]
+        columns[name], misfits = _typed(values, TYPED.field(name).type)
+        for index in misfits:
+            extras[index][api_name] = values[index]
+    for row, extra in zip(placed.rows, extras, strict=True):
+        extra |= {name: row[name] for name in row if name not in KNOWN}
+        named = row.get("OAId")
+        if named is not None and str(named).strip() != oa_id:
+            extra["OAId"] = named
+    columns |= {
+        "place": placed.places,
+        "row_no": placed.row_nos,
+        "error_info": [_error_info(row.get("ErrorInfo")) for row in placed.rows],
+        "extra": [to_json(privacy.scrub(extra)) if extra else None for extra in extras],
+    }
+    return pa.table([columns[name] for name in TYPED.names], schema=TYPED), rejected
+
+
+@dataclass
+class _Placed:
+    """Rows that found their RefId, side by side."""
+
+    places: list[int] = field(default_factory=list)
+    row_nos: list[int] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    extras: list[dict[str, Any]] = field(default_factory=list)
+
+
+def _place(
+    rows: Sequence[Any], ref_ids: Sequence[str], privacy: Privacy
+) -> tuple[_Placed, list[Rejected]]:
+    """Find the RefId of each row: to the letter, else by fold."""
+    placed = _Placed()
+    rejected: list[Rejected] = []
+    asked: dict[str, int] = {}
+    folded: dict[str, list[int]] = {}
+    for number, ref_id in enumerate(ref_ids):
+        asked[ref_id] = number
+        folded.setdefault(ref_id.casefold(), []).append(number)
+    for row_no, row in enumerate(rows, 1):
+        place, reason = _find(row, asked, folded)
+        if place is None:
+            raw = to_json(privacy.scrub(row))
+            rejected.append(Rejected(row_no, reason, raw))
+            continue
+        sms_id = row["SMSID"]
+        is_exact = isinstance(sms_id, str) and sms_id in asked
+        placed.places.append(place)
+        placed.row_nos.append(row_no)
+        placed.rows.append(row)
+        placed.extras.append({} if is_exact else {"SMSID": sms_id})
+    return placed, rejected
+
+
+def _find(
+    row: Any,  # noqa: ANN401  any JSON value
+    asked: dict[str, int],
+    folded: dict[str, list[int]],
+) -> tuple[int | None, str]:
+    """Return the place of the RefId that a row belongs to, else why there is none."""
+    if not isinstance(row, dict):
+        return None, "not an object"
+    sms_id = row.get("SMSID")
+    if sms_id is None or isinstance(sms_id, (bool, list, dict)):
+        return None, "no SMSID"
+    text = sms_id if sms_id in asked else str(sms_id).strip()
+    if not text:
+        return None, "no SMSID"
+    if text in asked:
+        return asked[text], ""
+    candidates = folded.get(text.casefold(), [])
+    if len(candidates) == 1:
+        return candidates[0], ""
+    return None, "SMSID fits several RefIds" if candidates else "SMSID not asked for"
+
+
+def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Return a column and the places of values that don't fit it."""
+    try:
+        if kind == BIGINT:
+            array = pa.array(values)
+            if array.type == BIGINT or pa.types.is_null(array.type):
+                return array.cast(BIGINT), []
+        else:
+            return pa.array(values, kind), []
+    except (pa.ArrowException, TypeError, ValueError, OverflowError):
+        pass
+    read = {BIGINT: read_int, DECIMAL: _read_decimal, TEXT: _read_text}[kind]
+    column = [None if value is None else read(value) for value in values]
+    misfits = [
+        index
+        for index, (value, cell) in enumerate(zip(values, column, strict=True))
+        if cell is None and value is not None
+    ]
+    return pa.array(column, kind), misfits
+
+
+def _read_number(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal, str)):
+        return None
+    if isinstance(value, str):
+        value = value.strip()
+        # Python would read 1_000 and other scripts' digits, too.
+        if not value.isascii() or "_" in value:
+            return None
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        return None
+    is_sane = number.is_finite() and abs(number.adjusted()) <= MAX_EXPONENT
+    return number if is_sane else None
+
+
+def read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
+    """Read a whole number of 64 bits, as number or text."""
+    number = _read_number(value)
+    # The exponent first: int() of 1E+999999 would take for ever.
+    if number is None or number.adjusted() >= len(str(INT64.stop)):
+        return None
+    whole = int(number)
+    return whole if whole == number and whole in INT64 else None
+
+
+def _read_decimal(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
+    number = _read_number(value)
+    if number is None or number.adjusted() >= DECIMAL.precision - DECIMAL.scale:
+        return None
+    try:
+        pa.array([number], DECIMAL)
+    except pa.ArrowException:
+        return None
+    return number
+
+
+def _error_info(value: Any) -> str | None:  # noqa: ANN401  any JSON value
+    if value is None or isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, Decimal) else to_json(value)
+
+
+def _read_text(value: Any) -> str | None:  # noqa: ANN401  any JSON value
+    if isinstance(value, (bool, list, dict)):
+        return None
+    return str(value)

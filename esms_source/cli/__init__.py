@@ -1,0 +1,5 @@
+"""The command line."""
+
+from esms_source.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,137 @@
+"""Are settings, warehouse, destination and API key right? An answer for each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from esms_source.api.client import Client
+from esms_source.config import resolve_settings
+from esms_source.exceptions import EsmsError, OaRefusedError
+from esms_source.load.destination import (
+    check_destination,
+    check_grants,
+    keep_staging_apart,
+    missing_index,
+    open_pipeline,
+    reporting_errors,
+)
+from esms_source.planning.candidates import count_skipped
+from esms_source.planning.planner import Choice, make_plan
+from esms_source.planning.scratch import Scratch
+from esms_source.planning.warehouse import offer_table, open_client
+from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
+from esms_source.runtime import Clock, Stop
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from esms_source.config import Settings
+
+LARGE_LEDGER: Final = 5_000_000
+"""RefIds from which on an index helps PostgreSQL: see docs/destinations.md."""
+
+Sample = tuple[str, str]
+"""An OA and one of its RefIds."""
+
+
+def checks(
+    pipeline: str, dataset: str, destination: str
+) -> Iterator[tuple[str, str | EsmsError]]:
+    """Yield what was checked, with what is well or the error."""
+    found: dict[str, Sample | None] = {"sample": None}
+
+    def warehouse(settings: Settings) -> str:
+        found["sample"], words = _check_warehouse(settings)
+        return words
+
+    def target(settings: Settings) -> str:
+        return _check_destination(settings, pipeline, dataset, destination)
+
+    def api_key(settings: Settings) -> str:
+        return _check_api_key(settings, found["sample"])
+
+    try:
+        settings = resolve_settings()
+        settings.require_credentials()
+    except EsmsError as exc:
+        yield "settings", exc
+        return
+    yield "settings", f"complete; asking {settings.base_url}"
+    steps: tuple[tuple[str, Callable[[Settings], str]], ...] = (
+        ("warehouse", warehouse),
+        ("destination", target),
+        ("rate limit", _check_rate_limit),
+        ("API key", api_key),
+    )
+    for name, step in steps:
+        try:
+            yield name, step(settings)
+        except EsmsError as exc:
+            yield name, exc
+
+
+def _check_warehouse(settings: Settings) -> tuple[Sample | None, str]:
+    """Read the whole table once; return one RefId and what was found."""
+    with Scratch(settings.ref_ids.sent_at_timezone) as scratch:
+        offer = offer_table(settings, scratch, open_client(settings))
+        scratch.execute(
+            f"CREATE TABLE plan.main.offered AS {offer.select(settings.oa_id)}"
+        )
+        skipped = count_skipped(scratch, timed=offer.columns.sent_at is not None)
+        total = scratch.rows("SELECT count(*) FROM plan.main.offered")[0][0]
+        sample = scratch.rows(
+            "SELECT oa_id, ref_id FROM plan.main.offered"
+            " WHERE ref_id <> '' AND oa_id IS NOT NULL LIMIT 1"
+        )
+    words = "; ".join([f"{total} rows", *skipped.remedies()])
+    return (sample[0][0], sample[0][1]) if sample else None, words
+
+
+def _check_destination(
+    settings: Settings, pipeline: str, dataset: str, destination: str
+) -> str:
+    with reporting_errors():
+        target = open_pipeline(destination, dataset, pipeline)
+        check_destination(target)
+        keep_staging_apart(target)
+        check_grants(target)
+        nothing = Choice(repoll=("final",), max_ref_ids=0)
+        plan = make_plan(target, settings, nothing, Clock().started_at)
+    plan.close()
+    known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
+    index = missing_index(target) if known >= LARGE_LEDGER else None
+    words = f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
+    if index:
+        words += f", and no index on ref_id and oa_id; merges are faster with {index}"
+    return words
+
+
+def _check_rate_limit(settings: Settings) -> str:
+    limiter = open_limiter(settings, Stop())
+    words = f"at most {settings.requests_per_second:g} requests a second"
+    if not isinstance(limiter, SharedRateLimiter):
+        return f"{words}, by this process alone"
+    limiter.close()
+    kind = settings.rate_limit_store.partition(":")[0]
+    return f"{words}, by all processes with this key and {kind} store"
+
+
+def _check_api_key(settings: Settings, sample: Sample | None) -> str:
+    """Spend one request on a RefId of the warehouse."""
+    if sample is None:
+        return "not tried: there is no RefId to ask for"
+    oa_id, ref_id = sample
+    stop = Stop()
+    client, limiter = Client(settings), open_limiter(settings, stop)
+    try:
+        slot = limiter.acquire()
+        if slot is None:
+            return f"not tried: {stop.reason}"
+        client.ask(oa_id, [ref_id], lambda: limiter.sent(slot))
+    except OaRefusedError as exc:
+        return f"accepted, but {exc}"
+    finally:
+        client.close()
+        if isinstance(limiter, SharedRateLimiter):
+            limiter.close()
+    return "accepted"

@@ -1,0 +1,376 @@
+"""The command line: commands and their options; errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from esms_source.cli.memory import tune
+from esms_source.cli.output import print_json, print_report, print_table
+from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.runtime import stopping
+
+# Everything else is imported by the command that needs it: help answers at once.
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXIT_FAILED = 1
+
+
+class _Commands(click.Group):
+    """Commands whose errors are one line on stderr and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's own type
+        try:
+            return super().invoke(ctx)
+        except EsmsError as exc:
+            click.echo(f"esms: {exc}", err=True)
+            ctx.exit(exc.exit_code)
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=_Commands, context_settings=_CONTEXT)
+@click.version_option(package_name="esms-source")
+def main() -> None:
+    """Load the delivery callbacks of eSMS.vn's Zalo messages into your warehouse.
+
+    \b
+    esms demo     see it work, no account needed
+    esms check    are settings, warehouse, destination and API key right?
+    esms plan     what would be asked
+    esms run      ask it and load it
+    esms report   look at what came
+
+    Settings come from .dlt/config.toml and .dlt/secrets.toml, or from the
+    environment: SOURCES__ESMS__API_KEY, SOURCES__ESMS__REF_IDS__TABLE.
+    Exit codes: 0 done, 1 something failed, 2 the command or a setting is
+    wrong, 75 another run holds the pipeline.
+    """  # noqa: D301  click reads the backspace
+    tune()
+
+
+_PIPELINE_OPTIONS = (
+    click.option("--destination", default="duckdb", help="dlt's name for it."),
+    click.option("--dataset", default="zalo", help="Dataset to load into."),
+    click.option("--pipeline", default="esms", help="dlt's name of the pipeline."),
+)
+
+
+def _pipeline_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_PIPELINE_OPTIONS):
+        command = option(command)
+    return command
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_OA_IDS = click.option(
+    "--oa-id", "oa_ids", multiple=True, help="Only this OA; may be given again."
+)
+_MAX_REF_IDS = click.option(
+    "--max-ref-ids",
+    metavar="N",
+    type=click.IntRange(0),
+    help="Ask at most so many, oldest first.",
+)
+_moment = partial(
+    click.option,
+    metavar="DATE[ TIME]",
+    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
+)
+
+
+@main.command()
+@_pipeline_options
+@_MAX_REF_IDS
+@_OA_IDS
+@click.option(
+    "--ref-ids",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Only the RefIds of this file: CSV with a header, or one a line.",
+)
+@click.option(
+    "--repoll",
+    metavar="STATE[,STATE]",
+    help="Ask RefIds in these states again, settled or not, and no others.",
+)
+@_moment("--since", help="With --repoll: sent from then on (UTC).")
+@_moment("--until", help="With --repoll: sent before then (UTC).")
+@_JSON
+def run(
+    pipeline: str,
+    dataset: str,
+    destination: str,
+    max_ref_ids: int | None,
+    oa_ids: tuple[str, ...],
+    ref_ids: Path | None,
+    repoll: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask eSMS for every RefId that is due, and load what it answers.
+
+    Loads slice by slice, so that a crash costs at most one slice; what an
+    earlier run left pending is loaded first. Run it as often as you like:
+    settled RefIds are never asked again.
+
+    \b
+    esms run --oa-id 1090257973118325189 --max-ref-ids 10000
+    esms run --repoll failed,expired --since 2026-11-01
+    """  # noqa: D301  click reads the backspace
+    from esms_source.cli.progress_bar import watching
+    from esms_source.config import resolve_settings
+    from esms_source.load.destination import open_pipeline
+    from esms_source.planning.given_rows import read_file
+    from esms_source.run import sync
+    from esms_source.runtime import Progress
+
+    only = None
+    if ref_ids:
+        only = read_file(ref_ids, resolve_settings().ref_ids.ref_id_column)
+    progress = Progress()
+    with stopping() as stop, watching(progress):
+        try:
+            report = sync(
+                open_pipeline(destination, dataset, pipeline),
+                ref_ids=only,
+                oa_ids=oa_ids,
+                repoll=() if repoll is None else repoll.split(","),
+                since=_utc(since),
+                until=_utc(until),
+                max_ref_ids=max_ref_ids,
+                progress=progress,
+                stop=stop,
+            )
+        except EsmsError as exc:
+            if exc.report:
+                print_report(exc.report, as_json=as_json)
+            raise
+    print_report(report, as_json=as_json)
+    if report.failed:
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@_pipeline_options
+@_MAX_REF_IDS
+@_OA_IDS
+@_JSON
+def plan(
+    pipeline: str,
+    dataset: str,
+    destination: str,
+    max_ref_ids: int | None,
+    oa_ids: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    """Show what a run would ask, per OA; ask nothing and write nothing."""
+    from esms_source.config import resolve_settings
+    from esms_source.load.destination import (
+        check_destination,
+        open_pipeline,
+        reporting_errors,
+    )
+    from esms_source.planning.planner import Choice, make_plan
+    from esms_source.runtime import Clock
+
+    settings = resolve_settings()
+    target = open_pipeline(destination, dataset, pipeline)
+    choice = Choice(oa_ids=oa_ids, max_ref_ids=max_ref_ids)
+    with reporting_errors():
+        check_destination(target)
+        made = make_plan(target, settings, choice, Clock().started_at)
+    made.close()
+    requests = sum(oa.requests for oa in made.oas)
+    seconds = requests / settings.requests_per_second
+    if as_json:
+        print_json(
+            {
+                "oas": [vars(oa) for oa in made.oas],
+                "ref_ids": made.total,
+                "requests": requests,
+                "seconds": seconds,
+                "skipped": vars(made.skipped),
+            }
+        )
+        return
+    names = ("oa_id", "new", "due", "settled", "waiting", "requests")
+    print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
+    click.echo(
+        f"{made.total} RefIds in {requests} requests:"
+        f" {seconds:.0f} s at {settings.requests_per_second:g} requests/s"
+    )
+    for line in made.skipped.remedies():
+        click.echo(line, err=True)
+
+
+@main.command()
+@_pipeline_options
+def check(pipeline: str, dataset: str, destination: str) -> None:
+    """Check settings, warehouse, destination and API key: a line each.
+
+    Spends at most one request of the API's budget.
+    """
+    from esms_source.cli.check import checks
+
+    failed = 0
+    for name, outcome in checks(pipeline, dataset, destination):
+        bad = isinstance(outcome, EsmsError)
+        failed = max(failed, outcome.exit_code if isinstance(outcome, EsmsError) else 0)
+        click.echo(f"{'FAIL' if bad else ' ok '}  {name}: {outcome}")
+    if failed:
+        sys.exit(failed)
+
+
+@main.command()
+@_pipeline_options
+@click.option(
+    "--output",
+    default="esms-report.html",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; one that is there is replaced.",
+)
+def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
+    """Write a page of the delivery figures: one HTML file, no network needed."""
+    from esms_source.config import resolve_settings
+    from esms_source.load.destination import (
+        check_destination,
+        open_pipeline,
+        reporting_errors,
+    )
+    from esms_source.report import write_report
+
+    settings = resolve_settings()
+    target = open_pipeline(destination, dataset, pipeline)
+    with reporting_errors():
+        check_destination(target)
+        click.echo(write_report(target, settings, output))
+
+
+@main.command()
+@click.argument("ref_ids", metavar="REFID...", nargs=-1, required=True)
+@click.option("--oa-id", help="The OA that sent them, if not the one of the settings.")
+@_JSON
+def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> None:
+    """Ask for some RefIds now and print the answer; load nothing."""
+    from esms_source.cli.lookup import look_up
+    from esms_source.config import resolve_settings
+
+    settings = resolve_settings(oa_id=oa_id)
+    if not settings.oa_id:
+        raise ConfigError("oa_id: not set; give --oa-id or set SOURCES__ESMS__OA_ID")
+    with stopping() as stop:
+        found = look_up(settings, settings.oa_id, ref_ids, stop)
+    if as_json:
+        print_json([vars(item) for item in found])
+    else:
+        for item in found:
+            click.echo(f"{item.ref_id}  {item.state}  {item.error or ''}".rstrip())
+            for row in item.callbacks:
+                for name, value in row.items():
+                    if value is not None:
+                        click.echo(f"    {name}: {value}")
+    if any(item.state == "failed" for item in found):
+        sys.exit(EXIT_FAILED)
+
+
+@main.command()
+@click.option("--port", default=8200, help="Port on 127.0.0.1; 0 takes a free one.")
+@click.option("--latency", default=0.05, help="Seconds per answer.")
+@click.option("--rate", default=20.0, help="Requests a second; 0 lifts the limit.")
+@click.option("--faults", default="", help="Such as 500=0.1,429=0.05,html=0.02.")
+@click.option("--seed", default=1, help="The same seed gives the same answers.")
+def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> None:
+    """Run the bundled simulator of the API alone, until interrupted.
+
+    \b
+    esms simulate --latency 0.5 --faults 500=0.1,drop=0.05
+    SOURCES__ESMS__BASE_URL=http://127.0.0.1:8200 esms run
+    """  # noqa: D301  click reads the backspace
+    from esms_source.simulator import Behaviour, serve
+
+    try:
+        behaviour = Behaviour(
+            latency=latency, rate=rate or None, faults=faults, seed=seed
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+    try:
+        serve(behaviour, "127.0.0.1", port, announce=click.echo)
+    except OSError as exc:
+        text = f"port {port} can't be used ({exc.strerror}); choose another --port"
+        raise ConfigError(text) from exc
+
+
+@main.command()
+@click.option(
+    "--folder",
+    default="esms-demo",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the demo's files go; an earlier demo's are replaced.",
+)
+def demo(folder: Path) -> None:
+    """See it work: a simulated API, a small warehouse, two runs. No account needed."""
+    import dlt
+    import requests
+
+    from esms_source.cli.demo import (
+        DELIVERY,
+        LATE_ROW,
+        QUERIES,
+        TOP_ERRORS,
+        World,
+        simulated_api,
+    )
+    from esms_source.cli.progress_bar import watching
+    from esms_source.run import sync
+    from esms_source.runtime import Progress
+
+    world = World(folder.resolve())
+    world.make()
+    click.echo(f"A warehouse of RefIds in {world.warehouse}")
+    pipeline = dlt.pipeline(
+        "esms_demo",
+        destination=dlt.destinations.duckdb(str(world.result)),
+        dataset_name="zalo",
+        pipelines_dir=str(world.pipelines),
+    )
+    with simulated_api() as url, stopping() as stop:
+        settings = world.settings(url)
+        for title in (
+            "First run: everything",
+            "Second run: what is due, and a late row",
+        ):
+            click.echo(f"\n{title}")
+            progress = Progress()
+            with watching(progress):
+                report = sync(pipeline, progress=progress, stop=stop, **settings)
+            print_report(report, as_json=False)
+            world.add_late_row()
+        seen = requests.get(f"{url}/stats", timeout=10).json()
+        click.echo(
+            f"\nThe server saw {seen['requests']} requests,"
+            f" at most {seen['most_in_one_second']} in any second,"
+            f" and refused {seen['refusals']}."
+        )
+    late = world.query(LATE_ROW)[1]
+    click.echo(f"The late row was found: {late[0][0] if late else 'no'}")
+    for title, sql in (("Delivery per OA", DELIVERY), ("Top errors", TOP_ERRORS)):
+        click.echo(f"\n{title}")
+        print_table(*world.query(sql))
+    click.echo(f"\nTry next, on {world.result}:")
+    for query in QUERIES:
+        click.echo(f"  {query}")
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return moment.replace(tzinfo=timezone.utc) if moment else None

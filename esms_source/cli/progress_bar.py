@@ -1,0 +1,102 @@
+"""Progress of a run on a terminal, as plain lines elsewhere."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esms_source.runtime import Progress
+
+BAR_SECONDS: Final = 0.2
+LINE_SECONDS: Final = 5.0
+
+
+@contextmanager
+def watching(progress: Progress) -> Iterator[None]:
+    """Show on stderr how a run goes on, until the block ends."""
+    console = Console(stderr=True)
+    ended = threading.Event()
+    show = _bar if console.is_terminal else _lines
+    thread = threading.Thread(target=show, args=(progress, console, ended))
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _bar(progress: Progress, console: Console, ended: threading.Event) -> None:
+    columns = (
+        TextColumn("asking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(
+            "{task.fields[rate]:.1f} requests/s, {task.fields[flying]} in flight"
+        ),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("asking", total=None, rate=0.0, flying=0)
+        sent = _Rate(progress)
+        while not ended.wait(BAR_SECONDS):
+            bar.update(
+                task,
+                total=progress.total or None,
+                completed=progress.asked,
+                rate=sent.per_second(),
+                flying=progress.in_flight,
+            )
+
+
+def _lines(progress: Progress, console: Console, ended: threading.Event) -> None:
+    sent = _Rate(progress)
+    while not ended.wait(LINE_SECONDS):
+        rate = sent.per_second()
+        eta = _eta(progress, sent.started)
+        console.print(
+            f"asked {progress.asked} of {progress.total} RefIds,"
+            f" {rate:.1f} requests/s, {progress.in_flight} in flight, {eta}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _eta(progress: Progress, started: float) -> str:
+    left = progress.total - progress.asked
+    if not progress.asked or left <= 0:
+        return "time left unknown" if left > 0 else "loading"
+    seconds = left * (time.monotonic() - started) / progress.asked
+    return f"about {seconds:.0f} s left"
+
+
+class _Rate:
+    """Attempts a second since the last look."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.started = time.monotonic()
+        self._progress = progress
+        self._seen, self._at = progress.sent, self.started
+
+    def per_second(self) -> float:
+        now = time.monotonic()
+        sent = self._progress.sent
+        rate = (sent - self._seen) / max(now - self._at, 1e-9)
+        self._seen, self._at = sent, now
+        return rate

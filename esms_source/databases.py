@@ -1,0 +1,64 @@
+"""What all databases have in common: held files, drivers' errors, installs."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+import tenacity
+from dlt.common.exceptions import MissingDependencyException
+from dlt.destinations.exceptions import (
+    DatabaseException,
+    DestinationConnectionError,
+)
+
+from esms_source.exceptions import causes
+
+if TYPE_CHECKING:
+    from dlt.destinations.sql_client import SqlClientBase
+
+LOCK_PATIENCE_SECONDS: Final = 15.0
+"""How long to wait for a DuckDB file that another process holds open."""
+
+ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
+"""What reading a database may raise."""
+
+NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
+"""What opening a database raises where its driver isn't there."""
+
+
+def is_locked(exc: BaseException) -> bool:
+    """Tell whether an error says that another process holds a DuckDB file."""
+    return any(
+        isinstance(link, duckdb.IOException) and "lock on file" in str(link)
+        for link in causes(exc)
+    )
+
+
+wait_for_lock: Final = tenacity.retry(
+    retry=tenacity.retry_if_exception(is_locked),
+    wait=tenacity.wait_random_exponential(0.1, max=1.0),
+    stop=tenacity.stop_after_delay(LOCK_PATIENCE_SECONDS),
+    reraise=True,
+)
+"""Call a function again while another process holds a DuckDB file open."""
+
+
+def installing(destination: str) -> str:
+    """Return the command that installs what a destination of dlt needs."""
+    extra = destination.rpartition(".")[2]
+    ours = metadata.metadata("esms-source").get_all("Provides-Extra") or ()
+    return f"pip install {'esms-source' if extra in ours else 'dlt'}[{extra}]"
+
+
+def duckdb_file(client: SqlClientBase[Any]) -> str | None:
+    """Return the path of the DuckDB file behind a client, if that is what it is."""
+    credentials = getattr(client, "credentials", None)
+    if type(client).__name__ != "DuckDbSqlClient" or credentials is None:
+        return None
+    if credentials.external_conn() is not None:
+        return None
+    path = credentials._conn_str()  # noqa: SLF001  dlt has no public name for it
+    return None if path == ":memory:" else str(Path(path).resolve())

@@ -1,0 +1,1 @@
+"""Into the destination: checked, loaded, and put right after a crash."""

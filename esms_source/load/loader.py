@@ -1,0 +1,152 @@
+"""Loads into the destination: alone, in turn, within bounds, and never in the way."""
+
+from __future__ import annotations
+
+import gc
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import dlt
+import duckdb
+import pyarrow as pa
+import tenacity
+from dlt.common.destination.exceptions import DestinationTerminalException
+from dlt.pipeline.exceptions import PipelineStepFailed
+from filelock import FileLock, Timeout
+
+from esms_source.databases import ReadError, duckdb_file, wait_for_lock
+from esms_source.exceptions import DestinationError, PipelineBusyError, causes
+from esms_source.load.destination import innermost, on_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TURN_POLL_SECONDS: Final = 0.1
+
+MEMORY_LIMIT: Final = "memory_limit"
+DUCKDB_MEMORY: Final = "96MB"
+"""What DuckDB may take for a load; what needs more goes to a temporary file."""
+
+KEEP_LOADED: Final = "load.delete_completed_jobs"
+
+HOPELESS: Final = (
+    DestinationTerminalException,
+    duckdb.InvalidInputException,
+    pa.ArrowInvalid,
+)
+"""Why trying a load again can't help: it was refused, or its files are damaged."""
+
+
+@contextmanager
+def alone(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Hold the pipeline for one run; the lock ends with the process.
+
+    Raises:
+        PipelineBusyError: Another run holds it.
+    """
+    folder = Path(pipeline.pipelines_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{pipeline.pipeline_name}.esms.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as exc:
+        fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
+        raise PipelineBusyError(f"{fact}; wait for its end") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def leaving_signals(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Keep dlt from holding signals back, and then forgetting them, in a load."""
+    config = pipeline.runtime_config
+    before = config.intercept_signals
+    config.intercept_signals = False
+    try:
+        yield
+    finally:
+        config.intercept_signals = before
+
+
+def load(pipeline: dlt.Pipeline) -> None:
+    """Load what is extracted; wait a little where a DuckDB file is held open.
+
+    Raises:
+        DestinationError: The destination refuses the load for good. It is
+            dropped, so that it blocks no later run; its RefIds are due again.
+        PipelineStepFailed: It failed otherwise; the next run tries it again.
+    """
+    # A loaded package would keep its files, for ever more of them.
+    if dlt.config.get(KEEP_LOADED) is None:
+        dlt.config[KEEP_LOADED] = True
+    try:
+        pipeline.normalize()
+        # What asking held is needed by the destination now.
+        pa.default_memory_pool().release_unused()
+        with in_turn(pipeline):
+            wait_for_lock(_load_in_bounds)(pipeline)
+    except PipelineStepFailed as exc:
+        if not any(isinstance(link, HOPELESS) for link in causes(exc)):
+            raise
+        pipeline.abort_packages()
+        text = f"the destination refuses the load: {innermost(exc)}"
+        raise DestinationError(
+            f"{text}; correct its tables; the load's RefIds are due again"
+        ) from exc
+    # dlt leaves some megabytes of it a load; the next slice needs them.
+    gc.collect()
+
+
+def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
+    """Load; keep DuckDB from taking most of the machine, unless it was told how much.
+
+    The bound lasts for as long as any connection to the file is open.
+    """
+    client: Any = pipeline.sql_client()
+    is_bound = duckdb_file(client) is None or MEMORY_LIMIT in (
+        client.credentials.global_config or ()
+    )
+    with ExitStack() as stack:
+        if not is_bound:
+            # What can't be opened is for dlt to tell.
+            with suppress(*ReadError):
+                stack.enter_context(client)
+                client.execute_sql(f"SET {MEMORY_LIMIT} = '{DUCKDB_MEMORY}'")
+        pipeline.load()
+
+
+def merges_unseen(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether loads needn't look for rows that came to staging twice.
+
+    In a DuckDB file only a kill can leave open whether rows came, and
+    ``load_pending`` mends that; a connection to a server may break at any time.
+    """
+    return duckdb_file(pipeline.sql_client()) is not None
+
+
+@contextmanager
+def in_turn(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Let workers of one PostgreSQL dataset make and fill tables one after another.
+
+    Otherwise they would make the same ones at once, and deadlock over them. The
+    turn ends with its connection, also where the process is killed.
+
+    Raises:
+        DestinationError: The server can't be reached; the next run loads.
+    """
+    taking = tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda taken: not taken),
+        wait=tenacity.wait_fixed(TURN_POLL_SECONDS),
+    )
+    with on_postgres(pipeline) as client:
+
+        def take() -> bool:
+            sql = "SELECT pg_try_advisory_lock(hashtext(%s))"
+            rows = client and client.execute_sql(sql, f"esms {pipeline.dataset_name}")
+            return not client or bool(rows and rows[0][0])
+
+        taking(take)
+        yield

@@ -1,0 +1,202 @@
+"""Any SQL destination of dlt, shown to the scratch DuckDB."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+from dlt.destinations.exceptions import (
+    DatabaseTransientException,
+    DatabaseUndefinedRelation,
+)
+
+from esms_source.databases import duckdb_file
+from esms_source.sql import quote_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.planning.scratch import Scratch
+
+COPY_ROWS: Final = 50_000
+
+IN_LIST: Final = 10_000
+"""Texts that one SQL list may hold on any database."""
+
+POSTGRES_IN_LIST: Final = 200_000
+"""The same on PostgreSQL, which hashes them: a list of it takes about a second."""
+
+UNKNOWN: Final = "VARCHAR"
+"""Type of a column until the first value shows a better one."""
+
+POSTGRES_TYPES: Final = {
+    16: "BOOLEAN",
+    20: "BIGINT",
+    21: "SMALLINT",
+    23: "INTEGER",
+    700: "FLOAT",
+    701: "DOUBLE",
+    1082: "DATE",
+    1114: "TIMESTAMP",
+    1184: "TIMESTAMP WITH TIME ZONE",
+}
+"""PostgreSQL's type ids as DuckDB's types; all others are read as text.
+
+Source: the system catalog pg_type, whose ids never change.
+"""
+
+NUMERIC: Final = 1700
+MAX_DIGITS: Final = 38
+
+
+class Database:
+    """A dataset of a dlt destination, read for planning.
+
+    Args:
+        client: dlt's SQL client of the destination.
+        scratch: Where what is read goes.
+        schema: The schema that holds the tables, or None for the default one.
+
+    Attributes:
+        is_remote: Whether what is read must be copied.
+        is_postgres: Whether it understands what only PostgreSQL does.
+        in_list: How many texts one SQL list may hold.
+    """
+
+    def __init__(
+        self, client: SqlClientBase[Any], scratch: Scratch, schema: str | None
+    ) -> None:
+        self._client = client
+        self._scratch = scratch
+        self._schema = schema
+        self._catalog: str | None = None
+        path = duckdb_file(client)
+        if path is not None and Path(path).exists():
+            self._catalog = scratch.attach(path)
+        self.is_missing = path is not None and self._catalog is None
+        self.is_remote = self._catalog is None
+        self.is_postgres = client.capabilities.sqlglot_dialect == "postgres"
+        self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST
+
+    def quote(self, name: str) -> str:
+        """Quote an identifier as this database wants it."""
+        if self._catalog:
+            return quote_name(name)
+        return self._client.capabilities.escape_identifier(name)
+
+    def text_list(self, values: Sequence[str]) -> str:
+        """Return texts as the inside of an SQL list, as this database wants them."""
+        escape = self._client.capabilities.escape_literal
+        return ", ".join(str(escape(value)) for value in values)
+
+    def name_of(self, table: str) -> str:
+        """Return the qualified name of a table."""
+        parts = [self.quote(part) for part in (self._schema, table) if part]
+        if self._catalog:
+            parts.insert(0, self._catalog)
+            if not self._schema:
+                parts.insert(1, "main")
+        return ".".join(parts)
+
+    def columns(self, relation: str) -> list[str] | None:
+        """Return the column names of a table or query, None if it isn't there."""
+        types = self.types(relation)
+        return None if types is None else list(types)
+
+    def types(self, relation: str) -> dict[str, str] | None:
+        """Return the columns of a table or query with their DuckDB types.
+
+        None if it isn't there; text stands for types that aren't known.
+        """
+        if self.is_missing:
+            return None
+        try:
+            if self._catalog:
+                self._use()
+                return self._scratch.types(relation)
+            with self._connected() as client:
+                return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
+        except (duckdb.CatalogException, DatabaseUndefinedRelation):
+            return None
+
+    def show(self, sql: str, name: str) -> None:
+        """Show what a query selects in place of a table, uncopied where it can be."""
+        if self._catalog:
+            self._scratch.execute(f"DROP TABLE plan.main.{name}")
+            self._scratch.execute(f"CREATE VIEW plan.main.{name} AS {sql}")
+        else:
+            self.copy(sql, name)
+
+    def copy(self, sql: str, name: str) -> None:
+        """Copy what a query selects into a table of the scratch database."""
+        target = f"plan.main.{name}"
+        if self._catalog:
+            self._use()
+            self._scratch.execute(f"CREATE OR REPLACE TABLE {target} AS {sql}")
+            return
+        with self._connected() as client:
+            empty = f"SELECT * FROM ({sql}) AS copied LIMIT 0"
+            self._scratch.create(target, self._types(client, empty))
+            if self.is_postgres:
+                self._copy_out(client, sql, target)
+                return
+            with client.execute_query(sql) as cursor:
+                for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
+                    self._scratch.fill(target, chunk)
+
+    def readable(self, relation: str, columns: Sequence[str], name: str) -> str:
+        """Return what to select those columns from, copied where it must be."""
+        if self._catalog:
+            self._use()
+            return relation
+        selected = ", ".join(self.quote(column) for column in columns)
+        self.copy(f"SELECT {selected} FROM {relation}", name)
+        return f"plan.main.{name}"
+
+    def _use(self) -> None:
+        schema = self.quote(self._schema or "main")
+        self._scratch.execute(f"USE {self._catalog}.{schema}")
+
+    @contextmanager
+    def _connected(self) -> Iterator[SqlClientBase[Any]]:
+        """Open a connection; what a driver raises becomes dlt's error."""
+        driver_error: type[Exception] = getattr(self._client.dbapi, "Error")  # noqa: B009
+        try:
+            with self._client as client:
+                yield client
+        except driver_error as exc:
+            raise DatabaseTransientException(exc) from exc
+
+    def _types(self, client: SqlClientBase[Any], sql: str) -> dict[str, str]:
+        with client.execute_query(sql) as cursor:
+            return {
+                column[0]: self._duckdb_type(column) for column in cursor.description
+            }
+
+    def _duckdb_type(self, column: Any) -> str:  # noqa: ANN401  as the driver has it
+        if self._client.dbapi is duckdb:
+            return str(column[1])
+        if not self.is_postgres:
+            return UNKNOWN
+        if column.type_code == NUMERIC:
+            # A numeric without precision may have any; dlt reads it like this too.
+            digits, scale = column.precision or MAX_DIGITS, column.scale or 0
+            if not 0 <= scale <= digits <= MAX_DIGITS:
+                digits, scale = MAX_DIGITS, 9
+            return f"DECIMAL({digits}, {scale})"
+        return POSTGRES_TYPES.get(column.type_code, UNKNOWN)
+
+    def _copy_out(self, client: SqlClientBase[Any], sql: str, target: str) -> None:
+        """Let PostgreSQL write a file: a stream, where a cursor holds all in memory."""
+        client.execute_sql("SET datestyle = 'ISO'; SET timezone = 'UTC'")
+        client.execute_sql("SET client_encoding = 'UTF8'; SET bytea_output = 'hex'")
+        path = self._scratch.folder / "copied.csv"
+        form = r"FORMAT csv, FORCE_QUOTE *, NULL '\N'"
+        with path.open("wb") as file, client.native_connection.cursor() as cursor:
+            cursor.copy_expert(f"COPY ({sql}) TO STDOUT ({form})", file)
+        self._scratch.fill_from_csv(target, path)
+        path.unlink()

@@ -1,0 +1,141 @@
+"""A DuckDB of our own for planning: files attached, or what was read copied in."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import duckdb
+
+from esms_source.databases import wait_for_lock
+from esms_source.sql import quote_name, text_literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    import pyarrow as pa
+    from typing_extensions import Self
+
+MEMORY_LIMIT: Final = "192MB"
+"""Memory for planning; what needs more goes to a temporary file."""
+
+GROUP_ROWS: Final = 20_480
+"""Rows of a Parquet file that are read at once."""
+
+LONGEST_LINE: Final = 16 * 1024 * 1024
+CSV_BUFFER: Final = 2 * LONGEST_LINE
+"""Bytes of a file that are held at once: DuckDB would take 16 of the longest lines."""
+
+
+class Scratch:
+    """A DuckDB of our own in which ledger and warehouse meet, gone afterwards.
+
+    A DuckDB file is attached read-only and read in place; from any other
+    database what a query selects is copied through dlt's SQL client.
+    """
+
+    def __init__(self, timezone: str = "UTC") -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="esms-")
+        self.folder = Path(self._folder.name)
+        self.connection = duckdb.connect()
+        self.execute("ATTACH ':memory:' AS plan")
+        self.execute("USE plan")
+        self.execute("SET temp_directory = ?", [str(self.folder / "spilled")])
+        self.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        self.execute("SET preserve_insertion_order = false")
+        self.execute("SET TimeZone = ?", [timezone])
+        self._attached: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop everything."""
+        self.connection.close()
+        self._folder.cleanup()
+
+    def execute(
+        self, sql: str, parameters: Sequence[object] | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        """Run a statement on the scratch database."""
+        return self.connection.execute(sql, parameters)
+
+    def rows(
+        self, sql: str, parameters: Sequence[object] = ()
+    ) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        return self.execute(sql, parameters).fetchall()
+
+    def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
+        """Return what a query selects, as Arrow."""
+        return self.connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+    def attach(self, path: str) -> str:
+        """Attach a DuckDB file read-only, once; return its catalog name."""
+        if path not in self._attached:
+            catalog = f"file_{len(self._attached)}"
+            sql = f"ATTACH {text_literal(path)} AS {catalog} (READ_ONLY)"
+            wait_for_lock(self.execute)(sql)
+            self._attached[path] = catalog
+        return self._attached[path]
+
+    def types(self, relation: str) -> dict[str, str]:
+        """Return the types of a relation's columns, by name."""
+        sql = f"DESCRIBE SELECT * FROM {relation}"
+        return {row[0]: row[1] for row in self.rows(sql)}
+
+    def create(self, target: str, types: Mapping[str, str]) -> None:
+        """Make an empty table anew."""
+        columns = ", ".join(f"{quote_name(n)} {kind}" for n, kind in types.items())
+        self.execute(f"CREATE OR REPLACE TABLE {target} ({columns})")
+
+    def fill(self, target: str, chunk: pa.Table) -> None:
+        """Add Arrow rows to a table.
+
+        A column that is new, or had no value so far, takes the type that comes.
+        """
+        self.connection.register("chunk", chunk)
+        present = self.types(target)
+        for name, kind in self.types("chunk").items():
+            column = quote_name(name)
+            if name not in present:
+                self.execute(f"ALTER TABLE {target} ADD COLUMN {column} {kind}")
+            elif kind != present[name] and not self._has_values(target, column):
+                self.execute(f"ALTER TABLE {target} ALTER {column} TYPE {kind}")
+        self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
+        self.connection.unregister("chunk")
+
+    def fill_from_csv(self, target: str, path: Path) -> None:
+        r"""Add a CSV file without header, in which a bare \N is NULL."""
+        types = self.types(target)
+        texts = ", ".join(f"{quote_name(name)}: 'VARCHAR'" for name in types)
+        columns = ", ".join(
+            f"TRY_CAST({quote_name(name)} AS {kind})" for name, kind in types.items()
+        )
+        self.execute(
+            f"INSERT INTO {target} SELECT {columns} FROM read_csv(?,"
+            f" columns = {{{texts}}}, auto_detect = false, header = false,"
+            " delim = ',', quote = '\"', escape = '\"', nullstr = '\\N',"
+            f" allow_quoted_nulls = false, max_line_size = {LONGEST_LINE},"
+            f" buffer_size = {CSV_BUFFER})",
+            [str(path)],
+        )
+
+    def _has_values(self, target: str, column: str) -> bool:
+        return bool(self.rows(f"SELECT count({column}) FROM {target}")[0][0])
+
+    def write(self, sql: str, path: str) -> None:
+        """Write what a query selects, in its order, to a Parquet file."""
+        self.execute("SET preserve_insertion_order = true")
+        options = f"FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS}"
+        self.execute(f"COPY ({sql}) TO {text_literal(path)} ({options})")

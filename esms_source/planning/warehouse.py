@@ -1,0 +1,207 @@
+"""The user's table of RefIds: opened, and shown to the scratch database."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from dlt.common.configuration import resolve_configuration
+from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.destination.exceptions import DestinationException
+from dlt.common.destination.reference import DestinationReference
+from dlt.common.schema import Schema
+
+from esms_source.config import SECTIONS
+from esms_source.databases import (
+    NotInstalled,
+    ReadError,
+    duckdb_file,
+    installing,
+    is_locked,
+)
+from esms_source.exceptions import ConfigError, RefIdTableError
+from esms_source.planning.candidates import Columns, Offer, match
+from esms_source.planning.database import Database
+from esms_source.redaction import first_line
+from esms_source.sql import moment_literal, quote_name
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.config import RefIdTable, Settings
+    from esms_source.planning.scratch import Scratch
+
+DENIED: Final = re.compile(
+    r"permission denied for (schema|(?:foreign )?table|(?:materialized )?view) (.+)"
+)
+"""How PostgreSQL says which right is missing."""
+
+WINDOW_SLACK: Final = {
+    "TIMESTAMP WITH TIME ZONE": timedelta(),
+    "TIMESTAMP": timedelta(days=1),
+    "DATE": timedelta(days=1),
+}
+"""By what a window must be wider where the database compares without time zone."""
+
+
+def offer_table(
+    settings: Settings,
+    scratch: Scratch,
+    client: SqlClientBase[Any],
+    windows: str | None = None,
+) -> Offer:
+    """Offer the warehouse table of the settings.
+
+    Args:
+        settings: Which table.
+        scratch: Where it is shown, or copied to.
+        client: dlt's client of the warehouse.
+        windows: As for ``Offer.select``: rows before them needn't be copied.
+
+    Raises:
+        RefIdTableError: It can't be read, or a column isn't there.
+    """
+    table = settings.ref_ids
+    try:
+        database = Database(client, scratch, table.dataset_name)
+        if database.is_missing:
+            fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
+            raise RefIdTableError(f"{fact}; correct ref_ids.credentials")
+        if table.query:
+            # A line of its own: the query may end in a comment.
+            relation = f"({table.query.strip().rstrip(';')}\n) AS query"
+        else:
+            relation = database.name_of(table.table or "")
+        types = database.types(relation)
+        if types is None:
+            raise RefIdTableError(_not_there(table))
+        columns = _find_columns(table, list(types))
+        if windows and database.is_postgres and columns.sent_at:
+            known = scratch.rows(
+                f"SELECT oa_id, since FROM {windows} WHERE since < 'infinity'"
+            )
+            kind = types[columns.sent_at]
+            relation = _in_windows(
+                database, relation, columns, kind, known, settings.oa_id
+            )
+        relation = database.readable(relation, columns.all, "raw")
+        return Offer(relation, columns, scratch.types(relation))
+    except ReadError as exc:
+        raise RefIdTableError(_why_not(table, exc, client)) from exc
+
+
+def _in_windows(
+    database: Database,
+    relation: str,
+    columns: Columns,
+    kind: str,
+    known: list[tuple[str, datetime]],
+    default_oa_id: str | None,
+) -> str:
+    """Return SQL that leaves out what lies certainly before its OA's window.
+
+    What is left is compared exactly once it is copied.
+    """
+    slack = WINDOW_SLACK.get(kind)
+    if slack is None or not known or not columns.sent_at:
+        return relation
+    oa_ids = database.text_list([oa_id for oa_id, _ in known])
+    moments = ", ".join(moment_literal(since - slack) for _, since in known)
+    oa_id = (
+        f"CAST({database.quote(columns.oa_id)} AS text)" if columns.oa_id else "NULL"
+    )
+    default = database.text_list([default_oa_id]) if default_oa_id else "NULL"
+    return (
+        f"(SELECT offer.* FROM (SELECT * FROM {relation}) AS offer"
+        f" LEFT JOIN unnest(ARRAY[{oa_ids}], ARRAY[{moments}])"
+        f" AS esms_window (esms_oa_id, esms_since)"
+        f" ON esms_oa_id = coalesce({oa_id}, {default})"
+        f" WHERE esms_since IS NULL OR {database.quote(columns.sent_at)} IS NULL"
+        f" OR {database.quote(columns.sent_at)} >= esms_since) AS windowed"
+    )
+
+
+def open_client(settings: Settings) -> SqlClientBase[Any]:
+    """Return dlt's SQL client of the warehouse.
+
+    Raises:
+        ConfigError: The destination isn't known, or its settings are wrong.
+    """
+    table = settings.ref_ids
+    if not table.table and not table.query:
+        remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
+        raise ConfigError(f"no warehouse table is named; {remedy}")
+    open_destination = DestinationReference.from_reference
+    try:
+        factory: Any = open_destination(table.destination)
+        credentials_type = factory.spec.credentials_type(factory.spec())
+        credentials = table.credentials
+        if credentials is None or isinstance(credentials, Mapping):
+            credentials = resolve_configuration(
+                credentials_type(),
+                sections=(*SECTIONS, "ref_ids"),
+                explicit_value=credentials,
+                accept_partial=True,
+            )
+            if not getattr(credentials, "__resolved_fields_set__", None):
+                credentials = None
+        if credentials is not None:
+            factory = open_destination(table.destination, credentials=credentials)
+        config = factory.spec()._bind_dataset_name(dataset_name="warehouse")  # noqa: SLF001
+        client: SqlClientBase[Any] = factory.client(
+            Schema("warehouse"), config
+        ).sql_client
+    except NotInstalled as exc:
+        fact = f"the warehouse {table.destination!r} is not installed"
+        raise ConfigError(f"{fact}; {installing(table.destination)}") from exc
+    except (ConfigurationException, DestinationException, ImportError) as exc:
+        fact = first_line(exc)
+        remedy = "see ref_ids.destination and ref_ids.credentials"
+        raise ConfigError(f"the warehouse can't be opened: {fact}; {remedy}") from exc
+    return client
+
+
+def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
+    """Find all columns that the settings name."""
+
+    def find(name: str, setting: str) -> str:
+        found = match(name, present)
+        if found is None:
+            fact = f"there is no column {name!r}, only {', '.join(map(repr, present))}"
+            raise RefIdTableError(f"{fact}; correct ref_ids.{setting}")
+        return found
+
+    return Columns(
+        find(table.ref_id_column, "ref_id_column"),
+        find(table.oa_id_column, "oa_id_column") if table.oa_id_column else None,
+        find(table.sent_at_column, "sent_at_column") if table.sent_at_column else None,
+        {alias: find(name, "carry") for alias, name in table.carried.items()},
+    )
+
+
+def _not_there(table: RefIdTable) -> str:
+    if table.query:
+        return "ref_ids.query names a table that is not there; correct it"
+    name = ".".join(part for part in (table.dataset_name, table.table) if part)
+    remedy = "correct ref_ids.dataset_name, ref_ids.table or ref_ids.credentials"
+    return f"there is no table {name!r} in the warehouse; {remedy}"
+
+
+def _why_not(table: RefIdTable, exc: Exception, client: SqlClientBase[Any]) -> str:
+    if is_locked(exc):
+        return "another process holds the warehouse's DuckDB file open; close it there"
+    fact = first_line(exc)
+    if denied := DENIED.match(fact):
+        kind, name = denied.groups()
+        schema = table.dataset_name if name == table.table else None
+        parts = ".".join(quote_name(part) for part in (schema, name) if part)
+        right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
+        user = getattr(client.credentials, "username", None) or "its user"
+        grant = f"GRANT {right} {parts} TO {quote_name(user)}"
+        return f"the warehouse can't be read: {fact}; {grant}"
+    part = "query" if table.query else "table"
+    return f"the warehouse can't be read: {fact}; see ref_ids.{part} and its grants"

@@ -1,0 +1,1 @@
+"""From a work list to answers: in batches, at the rate, in threads, with retries."""

@@ -1,0 +1,262 @@
+"""One budget for all processes that ask with the same key: a window they share."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sqlite3
+import threading
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from pyrate_limiter import Rate, RateItem, SQLiteBucket
+
+from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.polling.rate_limit import RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from filelock import FileLock
+    from pyrate_limiter import AbstractBucket
+
+    from esms_source.config import Settings
+    from esms_source.polling.rate_limit import Slot
+    from esms_source.runtime import Stop
+
+WINDOW_MILLISECONDS: Final = 1_070
+"""How long a request counts: the API's second, and a margin.
+
+25 ms of it are for requests that leave late, the rest for uneven travel.
+"""
+
+LATE_SECONDS: Final = 0.025
+"""A request that left later than this after it was granted counts once more."""
+
+SPARE_SECONDS: Final = 0.1
+"""So long a slot that was given back serves another request of the process."""
+
+LEAST_WAIT: Final = 0.002
+LOCK_POLL_SECONDS: Final = 0.002
+CONNECT_SECONDS: Final = 10
+LEAK_EVERY: Final = 50
+NO_LIMIT: Final = 1_000_000
+
+SQLITE: Final = "sqlite:///"
+
+
+class Budget:
+    """A window of requests in a database, kept by PyrateLimiter.
+
+    A slot ends with its window, so that a killed process holds nothing back.
+
+    Args:
+        make_bucket: Opens the window's table, with a limit of its own each time.
+        rate: Requests in a window, of all processes together.
+        lock: Returns what keeps other processes out.
+        close: Lets the database go.
+        errors: What the database raises.
+
+    Attributes:
+        taken_at: When the last slot was taken, in monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        make_bucket: Callable[[Rate], AbstractBucket],
+        rate: int,
+        lock: Callable[[], AbstractContextManager[object]],
+        close: Callable[[], object],
+        errors: tuple[type[Exception], ...],
+    ) -> None:
+        self.taken_at = float("-inf")
+        self.close = close
+        self.errors = errors
+        self._granting = make_bucket(Rate(rate, WINDOW_MILLISECONDS))
+        self._noting = make_bucket(Rate(NO_LIMIT, WINDOW_MILLISECONDS))
+        self._lock = lock
+        self._threads = threading.Lock()
+        self._granted = 0
+
+    def take(self) -> float:
+        """Take a slot and return 0, or return the seconds until one may be free."""
+        with self._threads, self._lock():
+            # Not later than the item's own time, as lateness is counted from it.
+            self.taken_at = time.monotonic()
+            item = self._item()
+            if self._granting.put(item):
+                self._granted += 1
+                if self._granted % LEAK_EVERY == 0:
+                    self._granting.leak(item.timestamp)
+                return 0.0
+            wait = cast("int", self._granting.waiting(item))
+        # Another process that writes at the moment refuses a put as well.
+        return max(wait / 1_000, random.uniform(1, 2) * LEAST_WAIT)  # noqa: S311
+
+    def note(self) -> None:
+        """Count a request that leaves now, whether there is room or not."""
+        with self._threads, self._lock():
+            while not self._noting.put(self._item()):
+                threading.Event().wait(LEAST_WAIT)
+
+    def _item(self) -> RateItem:
+        now: int = self._granting.now()  # type: ignore[no-untyped-call]
+        return RateItem("request", now)
+
+
+class SharedRateLimiter(RateLimiter):
+    """Give leave only where this process and all processes together have room.
+
+    This process keeps its own window, spacing and slower pace after a refusal.
+    The shared window counts a request from when it was granted, and once more
+    from when it left where that was late.
+
+    Args:
+        rate: Requests a second, of all processes together.
+        stop: Monotonic time; told to stop when the budget can't be reached.
+        budget: The shared window.
+    """
+
+    def __init__(self, rate: float, stop: Stop, budget: Budget) -> None:
+        super().__init__(rate, stop)
+        self._stop = stop
+        self._budget = budget
+        self._line = threading.Lock()
+        self._spare_at = float("-inf")
+
+    def acquire(self) -> Slot | None:
+        """Wait for leave to send; None when the run is to stop."""
+        with self._line:
+            slot = super().acquire()
+            if slot is None:
+                return None
+            granted_at = self._take()
+            if granted_at is None:
+                super().release(slot)
+                return None
+            with self._state:
+                slot.granted_at = self._last_granted_at = granted_at
+            return slot
+
+    def release(self, slot: Slot) -> None:
+        """Give back a slot that wasn't used; whoever is next may have it."""
+        super().release(slot)
+        self._spare_at = slot.granted_at
+
+    def sent(self, slot: Slot) -> None:
+        """Note that the request of a slot has left; the first note counts."""
+        is_first = slot.sent_at is None
+        super().sent(slot)
+        if is_first and (slot.sent_at or 0.0) - slot.granted_at > LATE_SECONDS:
+            try:
+                self._budget.note()
+            except self._budget.errors as exc:
+                self._stop(_lost(exc))
+
+    def close(self) -> None:
+        """Let the budget's database go."""
+        self._budget.close()
+
+    def _take(self) -> float | None:
+        """Wait for room in the shared window; return when it was there."""
+        spare_at, self._spare_at = self._spare_at, float("-inf")
+        if self._stop.monotonic() - spare_at < SPARE_SECONDS:
+            return spare_at
+        try:
+            while wait := self._budget.take():
+                if self._stop.wait(wait):
+                    return None
+        except self._budget.errors as exc:
+            self._stop(_lost(exc))
+            return None
+        return self._budget.taken_at
+
+
+def open_limiter(settings: Settings, stop: Stop) -> RateLimiter:
+    """Return the limiter that the settings ask for.
+
+    Raises:
+        ConfigError: The shared budget can't be opened.
+    """
+    store, rate = settings.rate_limit_store, settings.requests_per_second
+    if store == "memory":
+        return RateLimiter(rate, stop)
+    key, _ = settings.require_credentials()
+    # Whoever asks with the same key shares a table; the key can't be read from it.
+    table = f"esms_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    opening = _open_sqlite if store.startswith(SQLITE) else _open_postgres
+    return SharedRateLimiter(rate, stop, opening(store, table, int(rate)))
+
+
+def _open_sqlite(store: str, table: str, rate: int) -> Budget:
+    errors = (sqlite3.Error, OSError)
+    path = store.removeprefix(SQLITE)
+    remedy = "name a file in a folder that is there and can be written to"
+    if not Path(path).parent.is_dir():
+        raise _unusable(FileNotFoundError(f"there is no folder for {path!r}"), remedy)
+    limit = Rate(rate, WINDOW_MILLISECONDS)
+    try:
+        first = SQLiteBucket.init_from_file(
+            [limit], table, path, use_file_lock=True, create_new_table=True
+        )
+    except errors as exc:
+        raise _unusable(exc, remedy) from exc
+    lock: FileLock = first.limiter_lock()  # type: ignore[no-untyped-call]
+
+    def make_bucket(rate: Rate) -> AbstractBucket:
+        return SQLiteBucket([rate], first.conn, table, lock=lock)
+
+    def locked() -> AbstractContextManager[object]:
+        return lock.acquire(poll_interval=LOCK_POLL_SECONDS)
+
+    return Budget(make_bucket, rate, locked, first.close, errors)
+
+
+def _open_postgres(store: str, table: str, rate: int) -> Budget:
+    try:
+        import psycopg  # noqa: PLC0415  an extra
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo  # noqa: PLC0415
+        from psycopg_pool import ConnectionPool, PoolTimeout  # noqa: PLC0415
+        from pyrate_limiter import PostgresBucket  # noqa: PLC0415
+    except ImportError as exc:
+        raise _unusable(exc, "pip install esms-source[postgres]") from exc
+    errors = (psycopg.Error, PoolTimeout)
+    try:
+        given = conninfo_to_dict(store)
+        # The table's times bear no zone, so that all must write them in one; and
+        # what counts for a second needn't survive a crash of the server.
+        ours = "-c TimeZone=UTC -c synchronous_commit=off"
+        options = f"{given.get('options') or ''} {ours}"
+        timeout: Any = given.get("connect_timeout") or CONNECT_SECONDS
+        url = make_conninfo(store, options=options, connect_timeout=timeout)
+        psycopg.connect(url).close()
+        pool = ConnectionPool(url, min_size=1, max_size=2, open=True)
+    except errors as exc:
+        raise _unusable(exc, "correct its host, user and password") from exc
+
+    def make_bucket(rate: Rate) -> AbstractBucket:
+        return PostgresBucket(pool, table, [rate])
+
+    try:
+        return Budget(make_bucket, rate, nullcontext, pool.close, errors)
+    except errors as exc:
+        pool.close()
+        remedy = "let its user create tables, or name a schema: ?options=-csearch_path="
+        raise _unusable(exc, remedy) from exc
+
+
+def _first_line(exc: Exception) -> str:
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0].rstrip(".;:")
+
+
+def _unusable(exc: Exception, remedy: str) -> ConfigError:
+    fact = f"rate_limit_store can't be used: {_first_line(exc)}"
+    return ConfigError(f"{fact}; {remedy} (SOURCES__ESMS__RATE_LIMIT_STORE)")
+
+
+def _lost(exc: Exception) -> EsmsError:
+    fact = f"the shared budget can't be reached any more: {_first_line(exc)}"
+    return EsmsError(f"{fact}; what was answered is kept; run again")

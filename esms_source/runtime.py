@@ -1,0 +1,160 @@
+"""What lives while a run is under way: its clock, its end, its progress, its counts."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
+
+from esms_source.exceptions import StoppedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esms_source.exceptions import EsmsError
+
+
+class Clock:
+    """Tell UTC times that never step back, whatever is done to the wall clock."""
+
+    def __init__(self) -> None:
+        self.started_at = datetime.now(timezone.utc)
+        self._started = time.monotonic()
+
+    def now(self) -> datetime:
+        """Return the current time, in UTC."""
+        return self.started_at + timedelta(seconds=time.monotonic() - self._started)
+
+
+class Stop:
+    """Monotonic time whose waits end when the run is told to stop.
+
+    Attributes:
+        reason: Why the run stops, once it does.
+    """
+
+    def __init__(self) -> None:
+        self.reason: EsmsError | None = None
+        self._event = threading.Event()
+
+    def __call__(self, reason: EsmsError) -> None:
+        """Tell the run to stop; the first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+        self._event.set()
+
+    def __bool__(self) -> bool:
+        """Tell whether the run is to stop."""
+        return self._event.is_set()
+
+    def monotonic(self) -> float:
+        """Return seconds that only grow."""
+        return time.monotonic()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, and return True as soon as the run is to stop."""
+        return self._event.wait(seconds)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, but not longer than until the run is to stop."""
+        self._event.wait(seconds)
+
+
+@contextmanager
+def stopping() -> Iterator[Stop]:
+    """Let SIGINT and SIGTERM end a run in order."""
+    stop = Stop()
+
+    def end(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        stop(StoppedError(f"stopped by {name}; what was answered is loaded"))
+
+    kept = {
+        number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield stop
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Progress:
+    """What is under way, for whoever watches the run.
+
+    Attributes:
+        total: RefIds to ask in this run.
+        asked: RefIds whose request has ended.
+        in_flight: Requests under way.
+        sent: Attempts that were sent.
+    """
+
+    total: int = 0
+    asked: int = 0
+    in_flight: int = 0
+    sent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def sending(self) -> None:
+        """Count an attempt that begins."""
+        with self._lock:
+            self.in_flight += 1
+            self.sent += 1
+
+    def ended(self) -> None:
+        """Count an attempt that has ended."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def done(self, ref_ids: int) -> None:
+        """Count RefIds whose request has ended."""
+        with self._lock:
+            self.asked += ref_ids
+
+
+@dataclass
+class Tally:
+    """Counts of RefIds, rows and requests, and where the time went.
+
+    Attributes:
+        asked: RefIds asked, each once.
+        answered: Those with at least one row.
+        missing: Those answered without a row.
+        failed: Those without a usable answer.
+        rows: Callback rows that came.
+        rejected: Rows that couldn't be placed.
+        requests: Requests that ended, splits too.
+        attempts: How often a request was sent.
+        problems: Why RefIds failed, with how many.
+        seconds: Time per stage: plan, ask (of which decode and build), load.
+    """
+
+    asked: int = 0
+    answered: int = 0
+    missing: int = 0
+    failed: int = 0
+    rows: int = 0
+    rejected: int = 0
+    requests: int = 0
+    attempts: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time of a block to a stage."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.spend(stage, time.monotonic() - began)
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Add seconds to a stage."""
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

@@ -1,0 +1,87 @@
+"""One run's means of asking: client, pace, threads, clock and counts."""
+
+from __future__ import annotations
+
+from itertools import chain, islice, takewhile
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from esms_source.api.client import Client
+from esms_source.polling.poller import Poller
+from esms_source.rows.recorder import Polled, Recorder
+from esms_source.runtime import Clock, Progress, Stop, Tally
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from esms_source.config import Settings
+    from esms_source.polling.poller import Request
+
+PAGE_GROUPS: Final = 10
+"""Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
+
+
+class Asking:
+    """What lives as long as a run: the pace isn't forgotten between its slices.
+
+    Args:
+        settings: All settings; the key and the secret must be there.
+        progress: Told what is under way.
+        stop: Ends the run early.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        progress: Progress | None = None,
+        stop: Stop | None = None,
+    ) -> None:
+        self.clock = Clock()
+        self.stop = Stop() if stop is None else stop
+        self.tally = Tally()
+        self._settings = settings
+        self._client = Client(settings)
+        self._poller = Poller(
+            settings, self._client, self.clock, self.stop, progress or Progress()
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._poller.close()
+        self._client.close()
+
+    def begin(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
+        """Begin to ask all of some work; return what ``record`` takes."""
+        return self._poller.poll(work)
+
+    def record(
+        self, requests: Iterable[list[Request]], load_id: str
+    ) -> Iterator[Polled]:
+        """Yield what was asked as rows by table, for one load."""
+        recorder = Recorder(self._settings, load_id, self.tally)
+        # A first, empty group makes all tables, also when nothing is due.
+        yield recorder.record([])
+        groups = map(recorder.record, requests)
+        while page := list(islice(groups, PAGE_GROUPS)):
+            yield {
+                name: pa.concat_tables([group[name] for group in page])
+                for name in page[0]
+            }
+
+    def ask(
+        self, slices: Iterable[Iterable[pa.Table]], load_id: str
+    ) -> Iterator[Polled]:
+        """Ask for some work, slice after slice; yield rows by table, for one load."""
+        wanted = takewhile(lambda _: not self.stop, slices)
+        return self.record(chain.from_iterable(map(self.begin, wanted)), load_id)

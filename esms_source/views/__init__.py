@@ -1,0 +1,305 @@
+"""The views that analysts read: shipped as SQL, made and refreshed on a destination."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
+
+from esms_source.codes import read_code_table
+from esms_source.databases import ReadError, is_locked, wait_for_lock
+from esms_source.exceptions import DestinationError
+from esms_source.redaction import first_line
+from esms_source.sql import text_literal
+from esms_source.tables import FIXED, LOADS, REF_IDS, SMALL, TABLES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import dlt
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.config import Settings
+    from esms_source.tables import Table
+
+NAMES: Final = (
+    "message_facts",
+    "messages",
+    "delivery_daily",
+    "failure_reasons",
+    "maturity",
+    "backlog",
+    "run_history",
+)
+"""All views, each after those that it stands on."""
+
+SEAL: Final = "_esms_views"
+"""A view that holds the fingerprint of all others and breaks when one is gone."""
+
+DIALECTS: Final = ("duckdb", "postgres")
+"""The SQL dialects on which the views are tested, and so made."""
+
+_COLUMN: Final = re.compile(r"([a-z0-9_]+): (.+)")
+
+
+@dataclass(frozen=True)
+class View:
+    """A view as it is shipped.
+
+    Attributes:
+        name: Its name.
+        description: What it shows.
+        columns: The meaning of each column, in order, without carried ones.
+        sql: A query with placeholders: ``{name}`` of a table or view, and those
+            of ``setting_values``.
+    """
+
+    name: str
+    description: str
+    columns: Mapping[str, str]
+    sql: str
+
+
+@cache
+def read_view(name: str) -> View:
+    """Read a view and the comment on top of it from its file."""
+    path = resources.files(__name__).joinpath(f"{name}.sql")
+    lines = path.read_text("utf-8").splitlines()
+    size = next(i for i, line in enumerate(lines) if not line.startswith("--"))
+    header = "\n".join(line[2:].removeprefix(" ") for line in lines[:size])
+    description, columns = re.sub(r"\n {4}", " ", header).split("\n\n")
+    meanings = [_COLUMN.fullmatch(line) for line in columns.splitlines()]
+    return View(
+        name,
+        description.replace("\n", " "),
+        {match[1]: match[2] for match in meanings if match},
+        "\n".join(lines[size:]),
+    )
+
+
+def setting_values(settings: Settings) -> dict[str, str]:
+    """Return what stands for the settings in the SQL of the views."""
+    return {
+        "timezone": text_literal(settings.timezone),
+        "batch_size": str(settings.batch_size),
+        "requests_per_second": str(settings.requests_per_second),
+        "longest_wait": text_literal(f"{int(settings.repoll_max) + 1} seconds"),
+    }
+
+
+def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
+    """Make the views where they are missing or would now be made differently.
+
+    Does nothing on a destination without SQL views that were tested, or before
+    the first load. Where nothing changed it costs two small queries.
+
+    Args:
+        pipeline: Where the tables are.
+        settings: The time zone of days, the rate and the batch size.
+
+    Returns:
+        Whether views were made.
+
+    Raises:
+        DestinationError: The destination refused; the tables are untouched.
+    """
+    with _reporting_errors("the views can't be made"):
+        return wait_for_lock(_refresh)(pipeline, settings)
+
+
+def lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether a destination has other rows in the small tables than we ship.
+
+    Raises:
+        DestinationError: The destination can't be read.
+    """
+    with _reporting_errors("the small tables can't be read"):
+        return wait_for_lock(_lacks_small_tables)(pipeline)
+
+
+def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
+    with pipeline.sql_client() as client:
+        if client.capabilities.sqlglot_dialect not in DIALECTS:
+            return False
+        ledger = _columns(client, REF_IDS.name)
+        if ledger is None:
+            return False
+        maker = _Maker(client, settings, ledger)
+        if maker.is_done():
+            return False
+        if any(_columns(client, table.name) is None for table in TABLES):
+            return False
+        try:
+            maker.make()
+        except DatabaseException:
+            # Another run may have made them at the same moment.
+            if not maker.is_done():
+                raise
+        return True
+
+
+def _lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
+    with pipeline.sql_client() as client:
+        return not all(_is_current(client, table) for table in SMALL)
+
+
+class _Maker:
+    """The SQL that makes all views on one destination."""
+
+    def __init__(
+        self, client: SqlClientBase[Any], settings: Settings, ledger: Sequence[str]
+    ) -> None:
+        self._client = client
+        self._quote = client.capabilities.escape_identifier
+        self._views = [read_view(name) for name in NAMES]
+        names = (*(table.name for table in TABLES), *NAMES, LOADS)
+        self._values = {
+            **{name: client.make_qualified_table_name(name) for name in names},
+            **setting_values(settings),
+            **self._carried(ledger),
+        }
+        self._creations = [self._creation(view) for view in self._views]
+        self._comments = [
+            *(
+                comment
+                for table in TABLES
+                for comment in self._comments_on_table(table)
+            ),
+            *(
+                comment
+                for view in self._views
+                for comment in self._comments_on_view(view)
+            ),
+        ]
+        text = "\n".join([*self._creations, *self._comments])
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+    def is_done(self) -> bool:
+        """Tell whether all views are there, as they would be made now."""
+        seal = self._client.make_qualified_table_name(SEAL)
+        try:
+            rows = self._client.execute_sql(f"SELECT fingerprint FROM {seal}")
+        except DatabaseException:
+            return False
+        return [row[0] for row in rows or ()] == [self._fingerprint]
+
+    def make(self) -> None:
+        """Make the views and describe them, all or none."""
+        try:
+            self._execute(self._creations)
+        except DatabaseException:
+            # PostgreSQL can't replace a view by one with other columns.
+            drops = [self._drop(name) for name in (SEAL, *reversed(NAMES))]
+            self._execute([*drops, *self._creations])
+
+    def _execute(self, creations: Iterable[str]) -> None:
+        with self._client.begin_transaction():
+            for sql in (*creations, *self._comments, self._sealing()):
+                self._client.execute_sql(sql)
+
+    def _carried(self, ledger: Sequence[str]) -> dict[str, str]:
+        """Return the carried columns as they follow the others in a SELECT."""
+        columns = [
+            (self._quote(name), self._quote(alias))
+            for name, alias in carried_columns(ledger).items()
+        ]
+        return {
+            "carried_from_ledger": "".join(
+                f",\n    ledger.{name} AS {alias}" for name, alias in columns
+            ),
+            "carried_from_facts": "".join(
+                f",\n    facts.{alias}" for _, alias in columns
+            ),
+        }
+
+    def _creation(self, view: View) -> str:
+        return f"CREATE OR REPLACE VIEW {self._values[view.name]} AS\n" + (
+            view.sql.format_map(self._values)
+        )
+
+    def _drop(self, name: str) -> str:
+        return f"DROP VIEW IF EXISTS {self._client.make_qualified_table_name(name)}"
+
+    def _sealing(self) -> str:
+        seal = self._client.make_qualified_table_name(SEAL)
+        present = " AND ".join(
+            f"NOT EXISTS (SELECT 1 FROM {self._values[name]} WHERE FALSE)"
+            for name in NAMES
+        )
+        fingerprint = text_literal(self._fingerprint)
+        return (
+            f"CREATE OR REPLACE VIEW {seal} AS"
+            f" SELECT {fingerprint} AS fingerprint WHERE {present}"
+        )
+
+    def _comments_on_table(self, table: Table) -> Iterator[str]:
+        meanings = {column.name: column.description for column in table.columns}
+        yield from self._describe("TABLE", table.name, table.description, meanings)
+
+    def _comments_on_view(self, view: View) -> Iterator[str]:
+        yield from self._describe("VIEW", view.name, view.description, view.columns)
+
+    def _describe(
+        self, kind: str, name: str, description: str, columns: Mapping[str, str]
+    ) -> Iterator[str]:
+        relation = self._values[name]
+        yield f"COMMENT ON {kind} {relation} IS {text_literal(description)}"
+        for column, meaning in columns.items():
+            path = f"{relation}.{self._quote(column)}"
+            yield f"COMMENT ON COLUMN {path} IS {text_literal(meaning)}"
+
+
+def carried_columns(ledger: Sequence[str]) -> dict[str, str]:
+    """Return the ledger's carried columns and their names in ``messages``.
+
+    A name that the view has already gets the prefix ``carried_``.
+    """
+    taken = read_view("messages").columns
+    return {
+        name: f"carried_{name}" if name.lower() in taken else name
+        for name in ledger
+        if name.lower() not in FIXED and not name.lower().startswith("_dlt_")
+    }
+
+
+@contextmanager
+def _reporting_errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except ReadError as exc:
+        if is_locked(exc):
+            fact = "another process holds the destination's DuckDB file open"
+            remedy = "close it there and run again"
+        else:
+            fact = first_line(exc)
+            remedy = "check its grants and what stands on the views, then run again"
+        raise DestinationError(f"{what}: {fact}; {remedy}; no data is lost") from exc
+
+
+def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:
+    """Return the columns of a table, None if it isn't there."""
+    sql = f"SELECT * FROM {client.make_qualified_table_name(table)} LIMIT 0"
+    try:
+        with client.execute_query(sql) as cursor:
+            return [column[0] for column in cursor.description]
+    except DatabaseUndefinedRelation:
+        return None
+
+
+def _is_current(client: SqlClientBase[Any], table: Table) -> bool:
+    columns = ", ".join(map(client.capabilities.escape_identifier, table.schema.names))
+    name = client.make_qualified_table_name(table.name)
+    try:
+        loaded = client.execute_sql(f"SELECT {columns} FROM {name}")
+    except DatabaseUndefinedRelation:
+        return False
+    shipped = (tuple(row.values()) for row in read_code_table(table).to_pylist())
+    # Counted, as two first runs side by side may have loaded them twice.
+    return Counter(map(tuple, loaded or ())) == Counter(shipped)
