@@ -111,7 +111,7 @@ class MalformedAnswerError(RetryableApiError):
 
 
 class FatalApiError(ApiError):
-    """Asking again won't help before somebody acts."""
+    """Session again won't help before somebody acts."""
 
 
 class CredentialsError(FatalApiError):

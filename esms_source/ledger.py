@@ -66,7 +66,7 @@ def advance(
     outcome: pa.Array,
     error: pa.Array,
     polled_at: pa.Array,
-    at_once: pa.Array,
+    retry_immediately: pa.Array,
     settings: Settings,
 ) -> pa.Table:
     """Return the ledger's rows after an answer, all but ``load_id``.
@@ -78,7 +78,7 @@ def advance(
         outcome: What the answer makes of each: final, pending, missing, failed.
         error: Why there was no usable answer, else null.
         polled_at: When the answer came.
-        at_once: Whether a failed one may be asked again without a wait.
+        retry_immediately: Whether a failed one may be asked again without a wait.
         settings: The waits.
     """
     attempts = pc.add(pc.fill_null(work["attempts"], 0), 1)
@@ -98,7 +98,7 @@ def advance(
     growth = pc.min_element_wise(growth, sys.float_info.max)
     wait = pc.multiply(settings.repoll_after, growth)
     wait = pc.min_element_wise(wait, settings.repoll_max)
-    wait = pc.if_else(at_once, 0.0, wait)
+    wait = pc.if_else(retry_immediately, 0.0, wait)
     microseconds = pc.round(pc.multiply(wait, MICROSECONDS)).cast(BIGINT)
     next_poll_at = pc.if_else(
         pc.is_in(state, pa.array(SETTLED)),

@@ -16,16 +16,22 @@ from esms_source.exceptions import DestinationError
 from esms_source.load.destination import (
     check_destination,
     check_grants,
-    keep_staging_apart,
     reporting_errors,
+    use_own_staging,
 )
-from esms_source.load.loader import alone, in_turn, leaving_signals, load, merges_unseen
+from esms_source.load.loader import (
+    can_skip_dedup,
+    dataset_lock,
+    leaving_signals,
+    load,
+    pipeline_lock,
+)
 from esms_source.load.recovery import load_pending
 from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.poller import most_ahead
-from esms_source.runtime import Progress, Tally
-from esms_source.session import Asking
+from esms_source.runtime import Counts, Progress
+from esms_source.session import Session
 from esms_source.source import polled_tables
 from esms_source.views import lacks_small_tables, refresh_views
 
@@ -44,8 +50,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Report(Tally):
-    """What a run did: the counts of a ``Tally``, and what they are part of.
+class Report(Counts):
+    """What a run did: its ``Counts``, and what they are part of.
 
     Attributes:
         planned: RefIds that were to be asked.
@@ -121,32 +127,32 @@ def sync(
     choice = Choice(oa_ids, rows, repoll, since, until, max_ref_ids)
     progress = progress or Progress()
     with (
-        alone(pipeline),
+        pipeline_lock(pipeline),
         reporting_errors(),
         leaving_signals(pipeline),
-        Asking(resolved, progress, stop) as asking,
+        Session(resolved, progress, stop) as session,
     ):
         check_destination(pipeline)
-        keep_staging_apart(pipeline)
+        use_own_staging(pipeline)
         check_grants(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
-        with asking.tally.timed("load"):
+        with session.counts.timed("load"):
             load_pending(pipeline)
         wait_for_lock(pipeline.sync_destination)()
-        with asking.tally.timed("plan"):
-            plan = make_plan(pipeline, resolved, choice, asking.clock.started_at)
+        with session.counts.timed("plan"):
+            plan = make_plan(pipeline, resolved, choice, session.clock.started_at)
         progress.total = plan.total
         try:
-            loads = tuple(_load_slices(pipeline, plan, asking, resolved))
+            loads = tuple(_load_slices(pipeline, plan, session, resolved))
         finally:
             plan.close()
-        counts = vars(asking.tally)
+        counts = vars(session.counts)
         report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
-        if asking.stop.reason:
-            asking.stop.reason.report = report
-            raise asking.stop.reason
+        if session.stop.reason:
+            session.stop.reason.report = report
+            raise session.stop.reason
         try:
-            with asking.tally.timed("views"), in_turn(pipeline):
+            with session.counts.timed("views"), dataset_lock(pipeline):
                 refresh_views(pipeline, resolved)
         except DestinationError as exc:
             exc.report = report
@@ -155,29 +161,29 @@ def sync(
 
 
 def _load_slices(
-    pipeline: dlt.Pipeline, plan: Plan, asking: Asking, settings: Settings
+    pipeline: dlt.Pipeline, plan: Plan, session: Session, settings: Settings
 ) -> Iterator[str]:
     small = small_tables() if lacks_small_tables(pipeline) else []
-    deduplicated = merges_unseen(pipeline)
+    deduplicated = can_skip_dedup(pipeline)
     ahead = most_ahead(settings)
     slices = plan.slices(settings.slice_ref_ids - ahead)
-    requests = _begin_next(slices, asking)
+    requests = _begin_next(slices, session)
     while requests:
-        record = partial(asking.record, requests)
+        record = partial(session.record, requests)
         tables = polled_tables(record, deduplicated=deduplicated)
         source = DltSource(Schema("esms"), "esms", [*tables, *small])
         small = []
-        with asking.tally.timed("ask"):
+        with session.counts.timed("ask"):
             info = pipeline.extract(source)
-        requests = _begin_next(slices, asking) if ahead else None
-        with asking.tally.timed("load"):
+        requests = _begin_next(slices, session) if ahead else None
+        with session.counts.timed("load"):
             load(pipeline)
         yield from info.loads_ids
-        requests = requests or _begin_next(slices, asking)
+        requests = requests or _begin_next(slices, session)
 
 
 def _begin_next(
-    slices: Iterator[Iterator[pa.Table]], asking: Asking
+    slices: Iterator[Iterator[pa.Table]], session: Session
 ) -> Iterator[list[Request]] | None:
-    work = None if asking.stop else next(slices, None)
-    return None if work is None else asking.begin(work)
+    work = None if session.stop else next(slices, None)
+    return None if work is None else session.begin(work)

@@ -66,7 +66,7 @@ class Stop:
 
 
 @contextmanager
-def stopping() -> Iterator[Stop]:
+def stop_on_signals() -> Iterator[Stop]:
     """Let SIGINT and SIGTERM end a run in order."""
     stop = Stop()
 
@@ -119,7 +119,7 @@ class Progress:
 
 
 @dataclass
-class Tally:
+class Counts:
     """Counts of RefIds, rows and requests, and where the time went.
 
     Attributes:

@@ -10,7 +10,7 @@ import pyarrow as pa
 from esms_source.api.client import Client
 from esms_source.polling.poller import Poller
 from esms_source.rows.recorder import Polled, Recorder
-from esms_source.runtime import Clock, Progress, Stop, Tally
+from esms_source.runtime import Clock, Counts, Progress, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
 
 
-class Asking:
+class Session:
     """What lives as long as a run: the pace isn't forgotten between its slices.
 
     Args:
@@ -42,7 +42,7 @@ class Asking:
     ) -> None:
         self.clock = Clock()
         self.stop = Stop() if stop is None else stop
-        self.tally = Tally()
+        self.counts = Counts()
         self._settings = settings
         self._client = Client(settings)
         self._poller = Poller(
@@ -69,7 +69,7 @@ class Asking:
         self, requests: Iterable[list[Request]], load_id: str
     ) -> Iterator[Polled]:
         """Yield what was asked as rows by table, for one load."""
-        recorder = Recorder(self._settings, load_id, self.tally)
+        recorder = Recorder(self._settings, load_id, self.counts)
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
         groups = map(recorder.record, requests)

@@ -18,7 +18,7 @@ from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import MaskedErrors
 from esms_source.rows.recorder import Polled
-from esms_source.session import Asking
+from esms_source.session import Session
 from esms_source.tables import POLLED, Table
 
 if TYPE_CHECKING:
@@ -87,17 +87,20 @@ def esms_source(
     mend_active_pipeline()
 
     def ask(load_id: str) -> Iterator[Polled]:
-        with Asking(resolved) as asking:
-            started_at = asking.clock.started_at
+        with Session(resolved) as session:
+            started_at = session.clock.started_at
             pipeline = dlt.current.pipeline()
             plan = make_plan(pipeline, resolved, choice, started_at, rows)
             try:
-                yield from asking.ask(plan.slices(resolved.slice_ref_ids), load_id)
+                yield from session.ask(plan.slices(resolved.slice_ref_ids), load_id)
             finally:
                 plan.close()
             # What was answered is worth more than the error: the next run meets it.
-            if asking.stop.reason and not asking.tally.answered + asking.tally.missing:
-                raise asking.stop.reason
+            if (
+                session.stop.reason
+                and not session.counts.answered + session.counts.missing
+            ):
+                raise session.stop.reason
 
     return [*polled_tables(ask), *small_tables()]
 

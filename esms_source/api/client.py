@@ -242,7 +242,7 @@ def _open_pool(
 ) -> HTTPConnectionPool:
     """Open the connections of a session, with the proxy and certificates it finds.
 
-    Asking through the session itself would cost twice the CPU time per request.
+    Session through the session itself would cost twice the CPU time per request.
     """
     found = session.merge_environment_settings(url, {}, None, None, None)
     adapter = HTTPAdapter(pool_maxsize=connections)

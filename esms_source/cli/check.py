@@ -10,15 +10,15 @@ from esms_source.exceptions import EsmsError, OaRefusedError
 from esms_source.load.destination import (
     check_destination,
     check_grants,
-    keep_staging_apart,
     missing_index,
     open_pipeline,
     reporting_errors,
+    use_own_staging,
 )
 from esms_source.planning.candidates import count_skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import offer_table, open_client
+from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Clock, Stop
 
@@ -73,14 +73,14 @@ def checks(
 def _check_warehouse(settings: Settings) -> tuple[Sample | None, str]:
     """Read the whole table once; return one RefId and what was found."""
     with Scratch(settings.ref_ids.sent_at_timezone) as scratch:
-        offer = offer_table(settings, scratch, open_client(settings))
+        found = table_candidates(settings, scratch, open_client(settings))
         scratch.execute(
-            f"CREATE TABLE plan.main.offered AS {offer.select(settings.oa_id)}"
+            f"CREATE TABLE plan.main.candidates AS {found.select(settings.oa_id)}"
         )
-        skipped = count_skipped(scratch, timed=offer.columns.sent_at is not None)
-        total = scratch.rows("SELECT count(*) FROM plan.main.offered")[0][0]
+        skipped = count_skipped(scratch, timed=found.columns.sent_at is not None)
+        total = scratch.rows("SELECT count(*) FROM plan.main.candidates")[0][0]
         sample = scratch.rows(
-            "SELECT oa_id, ref_id FROM plan.main.offered"
+            "SELECT oa_id, ref_id FROM plan.main.candidates"
             " WHERE ref_id <> '' AND oa_id IS NOT NULL LIMIT 1"
         )
     words = "; ".join([f"{total} rows", *skipped.remedies()])
@@ -93,7 +93,7 @@ def _check_destination(
     with reporting_errors():
         target = open_pipeline(destination, dataset, pipeline)
         check_destination(target)
-        keep_staging_apart(target)
+        use_own_staging(target)
         check_grants(target)
         nothing = Choice(repoll=("final",), max_ref_ids=0)
         plan = make_plan(target, settings, nothing, Clock().started_at)

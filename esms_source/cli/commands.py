@@ -13,7 +13,7 @@ import click
 from esms_source.cli.memory import tune
 from esms_source.cli.output import print_json, print_report, print_table
 from esms_source.exceptions import ConfigError, EsmsError
-from esms_source.runtime import stopping
+from esms_source.runtime import stop_on_signals
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def run(
     esms run --oa-id 1090257973118325189 --max-ref-ids 10000
     esms run --repoll failed,expired --since 2026-11-01
     """  # noqa: D301  click reads the backspace
-    from esms_source.cli.progress_bar import watching
+    from esms_source.cli.progress_bar import progress_bar
     from esms_source.config import resolve_settings
     from esms_source.load.destination import open_pipeline
     from esms_source.planning.given_rows import read_file
@@ -137,7 +137,7 @@ def run(
     if ref_ids:
         only = read_file(ref_ids, resolve_settings().ref_ids.ref_id_column)
     progress = Progress()
-    with stopping() as stop, watching(progress):
+    with stop_on_signals() as stop, progress_bar(progress):
         try:
             report = sync(
                 open_pipeline(destination, dataset, pipeline),
@@ -268,7 +268,7 @@ def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> Non
     settings = resolve_settings(oa_id=oa_id)
     if not settings.oa_id:
         raise ConfigError("oa_id: not set; give --oa-id or set SOURCES__ESMS__OA_ID")
-    with stopping() as stop:
+    with stop_on_signals() as stop:
         found = look_up(settings, settings.oa_id, ref_ids, stop)
     if as_json:
         print_json([vars(item) for item in found])
@@ -331,7 +331,7 @@ def demo(folder: Path) -> None:
         World,
         simulated_api,
     )
-    from esms_source.cli.progress_bar import watching
+    from esms_source.cli.progress_bar import progress_bar
     from esms_source.run import sync
     from esms_source.runtime import Progress
 
@@ -344,7 +344,7 @@ def demo(folder: Path) -> None:
         dataset_name="zalo",
         pipelines_dir=str(world.pipelines),
     )
-    with simulated_api() as url, stopping() as stop:
+    with simulated_api() as url, stop_on_signals() as stop:
         settings = world.settings(url)
         for title in (
             "First run: everything",
@@ -352,7 +352,7 @@ def demo(folder: Path) -> None:
         ):
             click.echo(f"\n{title}")
             progress = Progress()
-            with watching(progress):
+            with progress_bar(progress):
                 report = sync(pipeline, progress=progress, stop=stop, **settings)
             print_report(report, as_json=False)
             world.add_late_row()

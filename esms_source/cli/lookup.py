@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from esms_source.ledger import WORK
-from esms_source.session import Asking
+from esms_source.session import Session
 from esms_source.tables import CALLBACKS, REF_IDS
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def look_up(
     unique = list(dict.fromkeys(stripped for r in ref_ids if (stripped := r.strip())))
     rows = [{"oa_id": oa_id, "ref_id": ref_id} for ref_id in unique]
     work = pa.Table.from_pylist(rows, schema=WORK)
-    with Asking(settings, stop=stop) as asking:
-        groups = list(asking.ask([[work]], load_id=""))
-        if asking.stop.reason:
-            raise asking.stop.reason
+    with Session(settings, stop=stop) as session:
+        groups = list(session.ask([[work]], load_id=""))
+        if session.stop.reason:
+            raise session.stop.reason
     ledger, callbacks = (
         [row for group in groups for row in group[table.name].to_pylist()]
         for table in (REF_IDS, CALLBACKS)

@@ -27,7 +27,7 @@ LINE_SECONDS: Final = 5.0
 
 
 @contextmanager
-def watching(progress: Progress) -> Iterator[None]:
+def progress_bar(progress: Progress) -> Iterator[None]:
     """Show on stderr how a run goes on, until the block ends."""
     console = Console(stderr=True)
     ended = threading.Event()

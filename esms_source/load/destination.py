@@ -47,7 +47,7 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     return pipeline
 
 
-def keep_staging_apart(pipeline: dlt.Pipeline) -> None:
+def use_own_staging(pipeline: dlt.Pipeline) -> None:
     """Let workers of one dataset stage their rows each in a schema of its own."""
     config = pipeline.destination_client().config
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:

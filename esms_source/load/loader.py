@@ -39,7 +39,7 @@ HOPELESS: Final = (
 
 
 @contextmanager
-def alone(pipeline: dlt.Pipeline) -> Iterator[None]:
+def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Hold the pipeline for one run; the lock ends with the process.
 
     Raises:
@@ -86,7 +86,7 @@ def load(pipeline: dlt.Pipeline) -> None:
         pipeline.normalize()
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
-        with in_turn(pipeline):
+        with dataset_lock(pipeline):
             wait_for_lock(_load_in_bounds)(pipeline)
     except PipelineStepFailed as exc:
         if not any(isinstance(link, HOPELESS) for link in causes(exc)):
@@ -118,7 +118,7 @@ def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
         pipeline.load()
 
 
-def merges_unseen(pipeline: dlt.Pipeline) -> bool:
+def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:
     """Tell whether loads needn't look for rows that came to staging twice.
 
     In a DuckDB file only a kill can leave open whether rows came, and
@@ -128,7 +128,7 @@ def merges_unseen(pipeline: dlt.Pipeline) -> bool:
 
 
 @contextmanager
-def in_turn(pipeline: dlt.Pipeline) -> Iterator[None]:
+def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Let workers of one PostgreSQL dataset make and fill tables one after another.
 
     Otherwise they would make the same ones at once, and deadlock over them. The

@@ -16,8 +16,8 @@ from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.databases import wait_for_lock
-from esms_source.load.destination import keep_staging_apart
-from esms_source.load.loader import load, merges_unseen
+from esms_source.load.destination import use_own_staging
+from esms_source.load.loader import can_skip_dedup, load
 from esms_source.sql import moment_literal
 from esms_source.tables import LOADS
 
@@ -53,7 +53,7 @@ def mend_active_pipeline() -> None:
     if any(package.schema_name != SCHEMA for package in packages):
         return
     with suppress(ConfigurationException, DestinationException, ImportError):
-        keep_staging_apart(pipeline)
+        use_own_staging(pipeline)
         if pipeline.has_pending_data:
             _mend(pipeline)
 
@@ -68,7 +68,7 @@ def _mend(pipeline: dlt.Pipeline) -> None:
     drop = (_is_half_moved, _is_in_pieces, _is_overtaken)
     if any(must_go(pipeline) for must_go in drop):
         pipeline.abort_packages()
-    if merges_unseen(pipeline):
+    if can_skip_dedup(pipeline):
         try:
             wait_for_lock(_empty_half_copied)(pipeline)
         except DatabaseUndefinedRelation:

@@ -48,7 +48,7 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Offer:
+class Candidates:
     """Rows with RefIds, ready to be selected from in the scratch database.
 
     Attributes:
@@ -82,7 +82,7 @@ class Offer:
             f"{sent_at or 'NULL::TIMESTAMPTZ'} AS sent_at",
             *carried,
         ]
-        sql = f"SELECT {', '.join(selected)} FROM (FROM {self.relation}) AS offer"
+        sql = f"SELECT {', '.join(selected)} FROM (FROM {self.relation}) AS candidates"
         if windows and sent_at:
             sql += (
                 f" LEFT JOIN (SELECT oa_id AS esms_oa_id, since AS esms_since"
@@ -164,7 +164,7 @@ class Skipped:
 
 
 def count_skipped(scratch: Scratch, *, timed: bool) -> Skipped:
-    """Count what can't be asked of the rows in ``plan.main.offered``.
+    """Count what can't be asked of the rows in ``plan.main.candidates``.
 
     Args:
         scratch: Where they are.
@@ -174,7 +174,7 @@ def count_skipped(scratch: Scratch, *, timed: bool) -> Skipped:
         "SELECT count(*) FILTER (ref_id = ''),"
         " count(*) FILTER (ref_id <> '' AND oa_id IS NULL),"
         " count(*) FILTER (ref_id <> '' AND oa_id IS NOT NULL"
-        " AND sent_at IS NULL AND ?) FROM plan.main.offered",
+        " AND sent_at IS NULL AND ?) FROM plan.main.candidates",
         [timed],
     )[0]
     return Skipped(*row)

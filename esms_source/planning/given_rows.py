@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.planning.candidates import Columns, Offer, match
+from esms_source.planning.candidates import Candidates, Columns, match
 from esms_source.planning.database import COPY_ROWS, UNKNOWN
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ RefIds = Iterable[Any]
 """Dicts, texts, Arrow tables or a dlt resource of them, instead of a table."""
 
 
-def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
-    """Offer an iterable in place of a warehouse table.
+def row_candidates(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Candidates:
+    """Candidates an iterable in place of a warehouse table.
 
     Raises:
         RefIdTableError: The rows can't be read, or a column isn't there.
@@ -40,7 +40,7 @@ def offer_rows(settings: Settings, scratch: Scratch, ref_ids: RefIds) -> Offer:
     for chunk in chain([first], chunks):
         scratch.fill("plan.main.raw", chunk)
     types = scratch.types("plan.main.raw")
-    return Offer("plan.main.raw", _find_row_columns(table, list(types)), types)
+    return Candidates("plan.main.raw", _find_row_columns(table, list(types)), types)
 
 
 def read_file(path: Path, ref_id_column: str) -> list[dict[str, str]]:

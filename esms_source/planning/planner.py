@@ -11,9 +11,9 @@ from esms_source.exceptions import ConfigError, DestinationError, RefIdTableErro
 from esms_source.ledger import WORK, due_condition
 from esms_source.planning.candidates import Skipped, count_skipped
 from esms_source.planning.database import Database
-from esms_source.planning.given_rows import offer_rows
+from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import offer_table, open_client
+from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.planning.work_list import OaPlan, Plan, work_in
 from esms_source.redaction import first_line
 from esms_source.sql import moment_literal, quote_name, text_list
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import dlt
 
     from esms_source.config import Settings
-    from esms_source.planning.candidates import Offer
+    from esms_source.planning.candidates import Candidates
     from esms_source.planning.given_rows import RefIds
 
 
@@ -93,7 +93,7 @@ def make_plan(
         planner = _Planner(scratch, settings, choice, as_of)
         planner.read_ledger(pipeline)
         if not choice.repoll:
-            planner.read_offer(ref_ids)
+            planner.read_candidates(ref_ids)
         return planner.finish()
     finally:
         scratch.close()
@@ -115,19 +115,20 @@ class _Planner:
         scratch.execute("CREATE TABLE plan.main.due AS FROM nothing")
         scratch.connection.unregister("nothing")
         scratch.execute(
-            "CREATE TABLE plan.main.fresh AS"
+            "CREATE TABLE plan.main.new AS"
             " SELECT oa_id, ref_id, sent_at, chosen FROM plan.main.due"
         )
         scratch.execute(
-            "CREATE TABLE plan.main.known AS SELECT oa_id, ref_id FROM plan.main.due"
+            "CREATE TABLE plan.main.ledger_keys AS"
+            " SELECT oa_id, ref_id FROM plan.main.due"
         )
         scratch.execute(
             "CREATE TABLE plan.main.oas (oa_id VARCHAR, newest TIMESTAMPTZ,"
             " known BIGINT, settled BIGINT, since TIMESTAMPTZ)"
         )
         if choice.only is not None:
-            offer = offer_rows(settings, scratch, choice.only)
-            scratch.execute(f"CREATE TABLE plan.main.only AS {offer.select(None)}")
+            found = row_candidates(settings, scratch, choice.only)
+            scratch.execute(f"CREATE TABLE plan.main.requested AS {found.select(None)}")
 
     def read_ledger(self, pipeline: dlt.Pipeline) -> None:
         """Take over what is due, and what is known of each OA."""
@@ -156,24 +157,26 @@ class _Planner:
             [int(self._settings.ref_ids.lag * 1_000_000)],
         )
 
-    def read_offer(self, ref_ids: RefIds | None) -> None:
-        """Take over what the warehouse offers and the ledger doesn't know."""
+    def read_candidates(self, ref_ids: RefIds | None) -> None:
+        """Take over what the warehouse has and the ledger doesn't know."""
         scratch, settings = self._scratch, self._settings
         only = self._choice.only is not None
         table = settings.ref_ids
         timed = False
-        scratch.execute("CREATE TABLE plan.main.offered AS FROM plan.main.fresh")
+        scratch.execute("CREATE TABLE plan.main.candidates AS FROM plan.main.new")
         if ref_ids is not None:
-            timed = self._copy_offer(offer_rows(settings, scratch, ref_ids), None)
+            timed = self._copy_candidates(
+                row_candidates(settings, scratch, ref_ids), None
+            )
         elif not only or table.table or table.query:
             windows = None if only else "plan.main.oas"
-            offer = offer_table(settings, scratch, open_client(settings), windows)
-            timed = self._copy_offer(offer, windows)
-        self._read_known()
+            found = table_candidates(settings, scratch, open_client(settings), windows)
+            timed = self._copy_candidates(found, windows)
+        self._read_ledger_keys()
         if only:
-            self._keep_only()
+            self._keep_requested()
         self._skipped = count_skipped(scratch, timed=timed and not only)
-        self._take_fresh(chosen=only or ref_ids is not None, timed=timed and not only)
+        self._take_new(chosen=only or ref_ids is not None, timed=timed and not only)
 
     def finish(self) -> Plan:
         """Put what is due before what is new, each oldest first."""
@@ -181,7 +184,7 @@ class _Planner:
         oa_ids = text_list(self._choice.oa_ids)
         conditions = [f"oa_id IN ({oa_ids})"] if oa_ids else []
         if self._choice.only is not None:
-            conditions.append(_among("only", "work"))
+            conditions.append(_among("requested", "work"))
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         most = self._choice.max_ref_ids
         scratch.execute(
@@ -190,7 +193,7 @@ class _Planner:
             SELECT * FROM (
                 SELECT *, false AS is_new FROM plan.main.due
                 UNION ALL BY NAME
-                SELECT *, true AS is_new FROM plan.main.fresh
+                SELECT *, true AS is_new FROM plan.main.new
             ) AS work {where} ORDER BY is_new, sent_at NULLS FIRST, ref_id, oa_id
             {"" if most is None else f"LIMIT {most}"}
             """
@@ -250,7 +253,7 @@ class _Planner:
             f" FROM {ref_ids} GROUP BY oa_id"
         )
 
-    def _read_known(self) -> None:
+    def _read_ledger_keys(self) -> None:
         """Take over which of the RefIds at hand the ledger has."""
         ledger = self._ledger
         if ledger is None:
@@ -262,81 +265,84 @@ class _Planner:
             if len(at_hand) <= ledger.in_list:
                 sql += f" WHERE ref_id IN ({ledger.text_list(at_hand or [''])})"
         try:
-            ledger.show(sql, "known")
+            ledger.show(sql, "ledger_keys")
         except ReadError as exc:
             raise DestinationError(_why_not(exc)) from exc
 
     def _at_hand(self, limit: int) -> list[str]:
-        sql = "SELECT ref_id FROM plan.main.offered"
+        sql = "SELECT ref_id FROM plan.main.candidates"
         if self._choice.only is not None:
-            sql += " UNION SELECT ref_id FROM plan.main.only"
+            sql += " UNION SELECT ref_id FROM plan.main.requested"
         return [row[0] for row in self._scratch.rows(f"{sql} LIMIT {limit}")]
 
-    def _copy_offer(self, offer: Offer, windows: str | None) -> bool:
-        """Copy what is offered; tell whether its rows must have a sent_at."""
-        sql = offer.select(self._settings.oa_id, windows)
+    def _copy_candidates(self, found: Candidates, windows: str | None) -> bool:
+        """Copy the candidates; tell whether its rows must have a sent_at."""
+        sql = found.select(self._settings.oa_id, windows)
         if self._choice.only is not None:
-            sql = f"SELECT * FROM ({sql}) AS work WHERE {_among('only', 'work')}"
+            sql = f"SELECT * FROM ({sql}) AS work WHERE {_among('requested', 'work')}"
         try:
-            self._scratch.execute(f"CREATE OR REPLACE TABLE plan.main.offered AS {sql}")
+            self._scratch.execute(
+                f"CREATE OR REPLACE TABLE plan.main.candidates AS {sql}"
+            )
         except ReadError as exc:
             fact = first_line(exc)
             text = f"the warehouse table can't be read: {fact}"
             raise RefIdTableError(f"{text}; correct [sources.esms.ref_ids]") from exc
-        return offer.columns.sent_at is not None
+        return found.columns.sent_at is not None
 
-    def _keep_only(self) -> None:
+    def _keep_requested(self) -> None:
         """Add chosen RefIds that neither warehouse nor ledger has."""
         oa_id = self._settings.oa_id
         default = text_list([oa_id]) if oa_id else "NULL"
         self._scratch.execute(
             f"""
-            CREATE OR REPLACE TABLE plan.main.offered AS
-            FROM plan.main.offered
+            CREATE OR REPLACE TABLE plan.main.candidates AS
+            FROM plan.main.candidates
             UNION ALL BY NAME
             SELECT * REPLACE (coalesce(oa_id, {default}) AS oa_id)
-            FROM plan.main.only AS work
-            WHERE NOT {_among("offered", "work")} AND NOT {_among("known", "work")}
+            FROM plan.main.requested AS work
+            WHERE NOT {_among("candidates", "work")}
+            AND NOT {_among("ledger_keys", "work")}
             """
         )
 
-    def _take_fresh(self, *, chosen: bool, timed: bool) -> None:
+    def _take_new(self, *, chosen: bool, timed: bool) -> None:
         """Keep what can be asked and isn't known, each RefId of an OA once."""
         scratch = self._scratch
-        ledger, offered = (
+        ledger, candidates = (
             scratch.types("plan.main.due"),
-            scratch.types("plan.main.offered"),
+            scratch.types("plan.main.candidates"),
         )
         carried = [
             f"TRY_CAST({name} AS {ledger[column]}) AS {name}"
             if column in ledger
             else name
-            for column in offered
+            for column in candidates
             if column not in ("oa_id", "ref_id", "sent_at", "chosen")
             for name in [quote_name(column)]
         ]
         columns = ", ".join(["oa_id", "ref_id", "sent_at", *carried])
         distinct = order = ""
-        if self._offers_twice():
+        if self._has_duplicates():
             distinct = "DISTINCT ON (oa_id, ref_id)"
             order = "ORDER BY oa_id, ref_id, sent_at"
-        scratch.execute("DROP TABLE plan.main.fresh")
+        scratch.execute("DROP TABLE plan.main.new")
         scratch.execute(
             f"""
-            CREATE VIEW plan.main.fresh AS
+            CREATE VIEW plan.main.new AS
             SELECT {distinct} {columns}, {chosen} AS chosen
-            FROM plan.main.offered
-            ANTI JOIN plan.main.known USING (oa_id, ref_id)
+            FROM plan.main.candidates
+            ANTI JOIN plan.main.ledger_keys USING (oa_id, ref_id)
             WHERE ref_id <> '' AND oa_id IS NOT NULL
             AND (sent_at IS NOT NULL OR NOT {timed})
             {order}
             """
         )
 
-    def _offers_twice(self) -> bool:
+    def _has_duplicates(self) -> bool:
         """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
         sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
-        return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.offered {sql}"))
+        return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.candidates {sql}"))
 
 
 def _among(chosen: str, row: str) -> str:

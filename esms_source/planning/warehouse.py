@@ -22,7 +22,7 @@ from esms_source.databases import (
     is_locked,
 )
 from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.planning.candidates import Columns, Offer, match
+from esms_source.planning.candidates import Candidates, Columns, match
 from esms_source.planning.database import Database
 from esms_source.redaction import first_line
 from esms_source.sql import moment_literal, quote_name
@@ -48,19 +48,19 @@ WINDOW_SLACK: Final = {
 """By what a window must be wider where the database compares without time zone."""
 
 
-def offer_table(
+def table_candidates(
     settings: Settings,
     scratch: Scratch,
     client: SqlClientBase[Any],
     windows: str | None = None,
-) -> Offer:
-    """Offer the warehouse table of the settings.
+) -> Candidates:
+    """Candidates the warehouse table of the settings.
 
     Args:
         settings: Which table.
         scratch: Where it is shown, or copied to.
         client: dlt's client of the warehouse.
-        windows: As for ``Offer.select``: rows before them needn't be copied.
+        windows: As for ``Candidates.select``: rows before them needn't be copied.
 
     Raises:
         RefIdTableError: It can't be read, or a column isn't there.
@@ -89,7 +89,7 @@ def offer_table(
                 database, relation, columns, kind, known, settings.oa_id
             )
         relation = database.readable(relation, columns.all, "raw")
-        return Offer(relation, columns, scratch.types(relation))
+        return Candidates(relation, columns, scratch.types(relation))
     except ReadError as exc:
         raise RefIdTableError(_why_not(table, exc, client)) from exc
 
@@ -116,7 +116,7 @@ def _in_windows(
     )
     default = database.text_list([default_oa_id]) if default_oa_id else "NULL"
     return (
-        f"(SELECT offer.* FROM (SELECT * FROM {relation}) AS offer"
+        f"(SELECT candidates.* FROM (SELECT * FROM {relation}) AS candidates"
         f" LEFT JOIN unnest(ARRAY[{oa_ids}], ARRAY[{moments}])"
         f" AS esms_window (esms_oa_id, esms_since)"
         f" ON esms_oa_id = coalesce({oa_id}, {default})"

@@ -21,7 +21,7 @@ from esms_source.exceptions import (
 )
 from esms_source.polling.batches import batches
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
-from esms_source.polling.workers import Crew
+from esms_source.polling.workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -70,7 +70,7 @@ class Request:
         answer: The usable answer, if there was one.
         error: Why there was none.
         outcome: answered, failed, refused or split.
-        at_once: Whether its RefIds may be asked again without a wait.
+        retry_immediately: Whether its RefIds may be asked again without a wait.
     """
 
     batch: Batch
@@ -82,7 +82,7 @@ class Request:
     answer: Answer | None = None
     error: ApiError | None = None
     outcome: str = "answered"
-    at_once: bool = False
+    retry_immediately: bool = False
 
 
 def most_ahead(settings: Settings) -> int:
@@ -123,7 +123,7 @@ class Poller:
         self._limiter = open_limiter(settings, stop)
         self._refused: dict[str, OaRefusedError] = {}
         self._exhausted_in_a_row = 0
-        self._crew: Crew[Request] | None = None
+        self._pool: WorkerPool[Request] | None = None
 
     def close(self) -> None:
         """End what is under way, and let a shared budget go."""
@@ -134,19 +134,19 @@ class Poller:
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Ask all of some work; return the requests that end, in groups.
 
-        Asking begins at once and goes on ahead of whoever takes the groups. When the
+        Session begins at once and goes on ahead of whoever takes the groups. When the
         run is told to stop, what is under way still ends. One work after another.
         """
-        self._crew = Crew(self._settings.max_in_flight, MOST_UNREAD)
+        self._pool = WorkerPool(self._settings.max_in_flight, MOST_UNREAD)
         # All of them here: memory that each thread took a part of is slow to come back.
         todo = deque(batches(work, self._settings.batch_size))
-        self._crew.start(partial(self._work, todo, self._crew))
-        return self._groups(self._crew)
+        self._pool.start(partial(self._work, todo, self._pool))
+        return self._groups(self._pool)
 
-    def _groups(self, crew: Crew[Request]) -> Iterator[list[Request]]:
+    def _groups(self, pool: WorkerPool[Request]) -> Iterator[list[Request]]:
         group: list[Request] = []
         try:
-            for request in crew.results():
+            for request in pool.results():
                 group.append(request)
                 if len(group) >= GROUP_REQUESTS:
                     yield group
@@ -157,27 +157,27 @@ class Poller:
             self._dismiss()
 
     def _dismiss(self) -> None:
-        if self._crew and not self._crew.has_ended:
+        if self._pool and not self._pool.has_ended:
             # Nobody takes what comes: threads must not wait out their retries.
             self._stop(StoppedError("loading failed while the API was being asked"))
-            self._crew.dismiss()
+            self._pool.dismiss()
 
-    def _work(self, todo: deque[Batch], crew: Crew[Request]) -> None:
-        while not crew.dismissed:
+    def _work(self, todo: deque[Batch], pool: WorkerPool[Request]) -> None:
+        while not pool.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
-            with crew.in_line():
+            with pool.in_line():
                 slot = self._limiter.acquire()
             # The limiter looks for a stop only where it has to wait.
             if slot is None or self._stop:
                 return
-            batch = self._next(todo, crew)
+            batch = self._next(todo, pool)
             if batch is None:
                 self._limiter.release(slot)
-                crew.finish()
+                pool.finish()
                 return
-            self._ask_in_parts(batch, slot, crew)
+            self._ask_in_parts(batch, slot, pool)
 
-    def _next(self, todo: deque[Batch], crew: Crew[Request]) -> Batch | None:
+    def _next(self, todo: deque[Batch], pool: WorkerPool[Request]) -> Batch | None:
         while todo:
             try:
                 batch = todo.popleft()
@@ -188,11 +188,11 @@ class Poller:
                 return batch
             now = self._clock.now()
             request = Request(batch, now, now, error=self._refused[batch.oa_id])
-            self._end(request, "refused", crew)
+            self._end(request, "refused", pool)
         return None
 
     def _ask_in_parts(
-        self, batch: Batch, slot: Slot | None, crew: Crew[Request]
+        self, batch: Batch, slot: Slot | None, pool: WorkerPool[Request]
     ) -> None:
         """Ask a batch, and when it stays without answer each half of it."""
         parts = [batch]
@@ -202,13 +202,13 @@ class Poller:
             slot = None
             if request.outcome == "split":
                 parts.extend(reversed(part.halves()))
-            self._end(request, request.outcome, crew)
+            self._end(request, request.outcome, pool)
 
-    def _end(self, request: Request, outcome: str, crew: Crew[Request]) -> None:
+    def _end(self, request: Request, outcome: str, pool: WorkerPool[Request]) -> None:
         request.outcome = outcome
         if outcome != "split":
             self.progress.done(len(request.batch.rows))
-        crew.put(request)
+        pool.put(request)
 
     def _ask(self, batch: Batch, slot: Slot | None, *, whole: bool) -> Request:
         """Send one request until it has a usable answer or no attempt is left."""
@@ -286,11 +286,11 @@ class Poller:
             self._refused[request.batch.oa_id] = error
             return "refused"
         if isinstance(error, CredentialsError):
-            request.at_once = True
+            request.retry_immediately = True
             self._stop(error)
             return "refused"
         if self._stop:
-            request.at_once = True
+            request.retry_immediately = True
             return "failed"
         self._exhausted_in_a_row += 1
         if self._exhausted_in_a_row >= OUTAGE_AFTER:

@@ -22,7 +22,7 @@ READ_SECONDS: Final = 0.02
 """How long results gather where none is unread: to wake for each costs 3 % more CPU."""
 
 
-class Crew(Generic[T]):
+class WorkerPool(Generic[T]):
     """Threads that work until there is nothing left, and what they bring back.
 
     There are only as many as are needed for one to stand in line.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from esms_source.config import Settings
     from esms_source.polling.poller import Request
-    from esms_source.runtime import Tally
+    from esms_source.runtime import Counts
 
 Polled = dict[str, pa.Table]
 """Rows by table name; what one group of requests brings."""
@@ -35,19 +35,19 @@ class Recorder:
     Args:
         settings: How rows are read, and how long to wait.
         load_id: dlt's load package that the rows go into.
-        tally: Counts what is recorded.
+        counts: Adds up what is recorded.
     """
 
-    def __init__(self, settings: Settings, load_id: str, tally: Tally) -> None:
+    def __init__(self, settings: Settings, load_id: str, counts: Counts) -> None:
         self._settings = settings
         self._reader = RowReader(settings)
         self._load_id = load_id
-        self._tally = tally
+        self._counts = counts
         self._requests = 0
 
     def record(self, requests: Sequence[Request]) -> Polled:
         """Return the rows of a group of requests, by table."""
-        with self._tally.timed("build"):
+        with self._counts.timed("build"):
             first_no = self._requests + 1
             self._requests += len(requests)
             numbered = list(enumerate(requests, first_no))
@@ -89,21 +89,21 @@ class Recorder:
             pa.concat_arrays(outcome),
             pa.array(errors, TEXT).take(places),
             pa.array([r.polled_at for _, r in ended], TIMESTAMP).take(places),
-            pa.array([r.at_once for _, r in ended]).take(places),
+            pa.array([r.retry_immediately for _, r in ended]).take(places),
             self._settings,
         )
 
     def _count(self, row: dict[str, Any], request: Request) -> None:
-        tally = self._tally
-        tally.requests += 1
-        tally.attempts += row["attempts"]
+        counts = self._counts
+        counts.requests += 1
+        counts.attempts += row["attempts"]
         if request.answer is not None:
-            tally.spend("decode", request.answer.decoding)
+            counts.spend("decode", request.answer.decoding)
         if request.outcome != "split":
             for name in ("asked", "answered", "missing", "failed", "rows", "rejected"):
-                setattr(tally, name, getattr(tally, name) + row[name])
+                setattr(counts, name, getattr(counts, name) + row[name])
             if request.error is not None:
-                tally.problems[str(request.error)] += row["failed"]
+                counts.problems[str(request.error)] += row["failed"]
 
     def _stamp(self, table: pa.Table) -> pa.Table:
         load_ids = pa.repeat(pa.scalar(self._load_id, TEXT), len(table))

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from esms_source.config import resolve_settings
 from esms_source.ledger import WORK
-from esms_source.session import Asking
+from esms_source.session import Session
 
 
 def main(base_url: str, store: str, number: str) -> None:
@@ -17,8 +17,8 @@ def main(base_url: str, store: str, number: str) -> None:
         base_url=base_url, rate_limit_store=store, batch_size=1, max_in_flight=8
     )
     rows = [{"oa_id": "oa", "ref_id": f"{number}-{i}"} for i in range(2_000)]
-    with Asking(settings) as asking:
-        for _ in asking.ask([[pa.Table.from_pylist(rows, WORK)]], "load"):
+    with Session(settings) as session:
+        for _ in session.ask([[pa.Table.from_pylist(rows, WORK)]], "load"):
             pass
 
 

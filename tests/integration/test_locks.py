@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from esms_source.cli.commands import main
-from esms_source.load.loader import alone
+from esms_source.load.loader import pipeline_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ def test_a_second_run_of_a_pipeline_ends_at_once(
     warehouse.fill(COUNT)
     simulator = simulate()
     esms.set(base_url=simulator.url)
-    with alone(dlt.pipeline("esms")):
+    with pipeline_lock(dlt.pipeline("esms")):
         second = esms()
         assert second.status == 75
         assert second.err == (

@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from esms_source.ledger import WORK
-from esms_source.session import Asking
+from esms_source.session import Session
 
 TRIES = 3
 """A machine that is busy with other things may spoil a run, not all of them."""
@@ -46,10 +46,10 @@ def test_the_rate_holds_at_the_server_and_is_used(
     tries: list[dict[str, float]] = []
     while len(tries) < TRIES:
         url = start_server(latency)
-        with Asking(make_settings(base_url=url, batch_size=1)) as asking:
+        with Session(make_settings(base_url=url, batch_size=1)) as asking:
             list(asking.ask([[work]], "load"))
         seen = requests.get(f"{url}/stats", timeout=5).json()
-        assert asking.tally.attempts == seen["requests"]
+        assert asking.counts.attempts == seen["requests"]
         tries.append(seen)
         held = seen["most_in_one_second"] <= 20 and seen["refusals"] == 0
         if held and seen["rate_used"] >= 0.96:

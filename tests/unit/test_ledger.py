@@ -22,7 +22,10 @@ def move(make_settings):
     """Let one ledger row meet one outcome."""
 
     def one(outcome, *, state=None, attempts=None, first=None, at=NOW, **more):
-        at_once, error = more.pop("at_once", False), more.pop("error", None)
+        retry_immediately, error = (
+            more.pop("retry_immediately", False),
+            more.pop("error", None),
+        )
         row = {
             "oa_id": "oa",
             "ref_id": "a",
@@ -37,7 +40,7 @@ def move(make_settings):
             pa.array([outcome]),
             pa.array([error], pa.string()),
             pa.array([at], TIMESTAMP),
-            pa.array([at_once]),
+            pa.array([retry_immediately]),
             make_settings(**more),
         )
         assert table.schema == without_load_id(REF_IDS)
@@ -144,7 +147,7 @@ def test_the_wait_is_the_formula_for_any_settings(
 
 def test_what_was_not_its_fault_is_due_at_once(move):
     """RefIds that a stopped run failed need not wait."""
-    assert move("failed", at_once=True)["next_poll_at"] == NOW
+    assert move("failed", retry_immediately=True)["next_poll_at"] == NOW
 
 
 def test_carried_columns_are_carried(make_settings):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from esms_source.exceptions import PipelineBusyError
-from esms_source.load.loader import alone
+from esms_source.load.loader import pipeline_lock
 
 HOLD = """
 import sys, filelock
@@ -18,35 +18,38 @@ with filelock.FileLock(sys.argv[1]):
 
 def test_one_run_at_a_time(output):
     """The second ends at once, and the lock opens afterwards."""
-    with alone(output.pipeline()):
+    with pipeline_lock(output.pipeline()):
         with (
             pytest.raises(PipelineBusyError, match="'esms'") as caught,
-            alone(output.pipeline()),
+            pipeline_lock(output.pipeline()),
         ):
             pass
         assert caught.value.exit_code == 75
-    with alone(output.pipeline()):
+    with pipeline_lock(output.pipeline()):
         pass
 
 
 def test_another_pipeline_is_free(output):
     """The lock is the pipeline's own."""
-    with alone(output.pipeline()), alone(output.pipeline("other")) as held:
+    with (
+        pipeline_lock(output.pipeline()),
+        pipeline_lock(output.pipeline("other")) as held,
+    ):
         assert held is None
 
 
 def test_an_error_opens_the_lock(output):
     """Whatever ends a run, the next one may start."""
-    with pytest.raises(KeyError), alone(output.pipeline()):
+    with pytest.raises(KeyError), pipeline_lock(output.pipeline()):
         raise KeyError
-    with alone(output.pipeline()) as held:
+    with pipeline_lock(output.pipeline()) as held:
         assert held is None
 
 
 def test_a_killed_process_leaves_no_lock(output):
     """The lock ends with the process that holds it."""
     pipeline = output.pipeline()
-    with alone(pipeline):
+    with pipeline_lock(pipeline):
         pass
     (path,) = __import__("pathlib").Path(pipeline.pipelines_dir).glob("*.lock")
     with subprocess.Popen(
@@ -56,8 +59,8 @@ def test_a_killed_process_leaves_no_lock(output):
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(PipelineBusyError), alone(pipeline):
+        with pytest.raises(PipelineBusyError), pipeline_lock(pipeline):
             pass
         process.kill()
-    with alone(pipeline) as held:
+    with pipeline_lock(pipeline) as held:
         assert held is None

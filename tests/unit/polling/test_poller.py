@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esms_source import polling
+from esms_source.polling import poller as polling
 from esms_source.api.client import Client
 from esms_source.exceptions import (
     CredentialsError,
@@ -243,7 +243,7 @@ def test_a_refused_key_stops_the_run(poll, simulate):
     assert isinstance(stop.reason, CredentialsError)
     assert outcomes(requests) == {"answered": 3, "refused": 1}
     assert simulator.arrivals.requests == 4
-    assert requests[-1].at_once
+    assert requests[-1].retry_immediately
 
 
 def test_a_refused_key_is_never_asked_twice(poll, simulate):
@@ -321,7 +321,7 @@ def test_a_stop_ends_the_retries(poll, simulate, monkeypatch):
     timer.join()
     assert time.monotonic() - began < 5
     assert requests[0].outcome == "failed"
-    assert requests[0].at_once
+    assert requests[0].retry_immediately
 
 
 def test_the_first_reason_of_a_stop_counts():

@@ -11,7 +11,7 @@ from esms_source.ledger import WORK
 from esms_source.polling.batches import Batch
 from esms_source.polling.poller import Request
 from esms_source.rows.recorder import Recorder
-from esms_source.runtime import Tally
+from esms_source.runtime import Counts
 from esms_source.simulator import sample_row
 from esms_source.tables import POLLED
 
@@ -39,29 +39,29 @@ def failed(*ref_ids, error=None, outcome="failed", **more):
 
 @pytest.fixture
 def record(make_settings):
-    """Record groups of requests; return the rows by table of each, and the tally."""
+    """Record groups of requests; return the rows by table of each, and the counts."""
 
     def one(*groups):
-        tally = Tally()
-        recorder = Recorder(make_settings(), "load-1", tally)
+        counts = Counts()
+        recorder = Recorder(make_settings(), "load-1", counts)
         polled = [recorder.record(group) for group in groups]
         for tables in polled:
             assert set(tables) == {table.name for table in POLLED}
             for table in POLLED:
                 assert tables[table.name].schema.names[: len(table.schema)]
                 assert set(tables[table.name]["load_id"].to_pylist()) <= {"load-1"}
-        return polled, tally
+        return polled, counts
 
     return one
 
 
 def test_no_requests_make_empty_tables(record):
     """All four, in their schema."""
-    (tables,), tally = record([])
+    (tables,), counts = record([])
     assert all(len(table) == 0 for table in tables.values())
     for table in POLLED:
         assert tables[table.name].schema == table.schema
-    assert tally.requests == 0
+    assert counts.requests == 0
 
 
 def test_each_ref_id_moves_on_as_its_answer_says(record):
@@ -76,13 +76,13 @@ def test_each_ref_id_moves_on_as_its_answer_says(record):
 def test_asked_is_answered_and_missing_and_failed(record):
     """Always: section 5."""
     rows = [sample_row("a"), sample_row("a"), sample_row("x"), None]
-    (tables,), tally = record([answered("a", "b", rows=rows), failed("c", "d", "e")])
+    (tables,), counts = record([answered("a", "b", rows=rows), failed("c", "d", "e")])
     first, second = tables["api_requests"].to_pylist()
-    counts = ("asked", "answered", "missing", "failed", "rows", "rejected")
-    assert [first[name] for name in counts] == [2, 1, 1, 0, 4, 2]
-    assert [second[name] for name in counts] == [3, 0, 0, 3, 0, 0]
-    assert [getattr(tally, name) for name in counts] == [5, 1, 1, 3, 4, 2]
-    assert (tally.requests, tally.attempts) == (2, 6)
+    names = ("asked", "answered", "missing", "failed", "rows", "rejected")
+    assert [first[name] for name in names] == [2, 1, 1, 0, 4, 2]
+    assert [second[name] for name in names] == [3, 0, 0, 3, 0, 0]
+    assert [getattr(counts, name) for name in names] == [5, 1, 1, 3, 4, 2]
+    assert (counts.requests, counts.attempts) == (2, 6)
 
 
 def test_requests_are_numbered_through_a_load(record):
@@ -102,15 +102,15 @@ def test_requests_are_numbered_through_a_load(record):
 def test_a_split_request_is_in_the_table_and_in_no_sum(record):
     """Its RefIds are in the ledger once, by way of its parts."""
     group = [failed("a", "b", outcome="split"), answered("a"), failed("b")]
-    (tables,), tally = record(group)
+    (tables,), counts = record(group)
     assert tables["api_requests"]["outcome"].to_pylist() == [
         "split",
         "answered",
         "failed",
     ]
     assert tables["ref_ids"]["ref_id"].to_pylist() == ["a", "b"]
-    assert (tally.asked, tally.missing, tally.failed) == (2, 1, 1)
-    assert (tally.requests, tally.attempts) == (3, 11)
+    assert (counts.asked, counts.missing, counts.failed) == (2, 1, 1)
+    assert (counts.requests, counts.attempts) == (3, 11)
 
 
 def test_why_a_request_failed_is_told(record):
@@ -127,10 +127,10 @@ def test_why_a_request_failed_is_told(record):
 
 def test_times_are_milliseconds(record):
     """waited_ms and latency_ms."""
-    (tables,), tally = record([answered("a", waited=1.2345, latency=0.0204)])
+    (tables,), counts = record([answered("a", waited=1.2345, latency=0.0204)])
     (row,) = tables["api_requests"].to_pylist()
     assert (row["waited_ms"], row["latency_ms"]) == (1234, 20)
-    assert tally.seconds["decode"] == pytest.approx(0.1)
+    assert counts.seconds["decode"] == pytest.approx(0.1)
 
 
 def test_final_rows_are_kept(record):
@@ -142,6 +142,6 @@ def test_final_rows_are_kept(record):
 
 
 def test_what_a_stop_failed_is_due_at_once(record):
-    """at_once."""
-    (tables,), _ = record([failed("a", at_once=True)])
+    """retry_immediately."""
+    (tables,), _ = record([failed("a", retry_immediately=True)])
     assert tables["ref_ids"]["next_poll_at"].to_pylist() == [NOW]
