@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from esms_source.storable import to_json
 
 if TYPE_CHECKING:
     from esms_source.config import Settings
@@ -61,16 +61,6 @@ class Privacy:
         if self._policy == "drop":
             return None
         return hmac.new(self._key, phone.encode(), hashlib.sha256).hexdigest()
-
-
-def to_json(value: Any) -> str:  # noqa: ANN401  any JSON value
-    """Write a JSON value; a decimal that JSON readers would round becomes text."""
-    return json.dumps(value, ensure_ascii=False, default=_exact, separators=(",", ":"))
-
-
-def _exact(number: Decimal) -> float | str:
-    rounded = float(number)
-    return rounded if Decimal(repr(rounded)) == number else str(number)
 
 
 def _as_text(value: Any) -> str:  # noqa: ANN401  any JSON value

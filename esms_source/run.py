@@ -42,10 +42,11 @@ if TYPE_CHECKING:
     import dlt
     import pyarrow as pa
 
+    from esms_source.api.request import Request
     from esms_source.config import Settings
     from esms_source.planning.given_rows import RefIds
     from esms_source.planning.work_list import Plan
-    from esms_source.polling.poller import Request
+    from esms_source.polling.backoff import Backoff
     from esms_source.runtime import Stop
 
 
@@ -90,6 +91,7 @@ def sync(
     max_ref_ids: int | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    backoff: Backoff | None = None,
     **settings: Any,  # noqa: ANN401  every setting, by name
 ) -> Report:
     """Load what an earlier run left pending, then all that is due, in slices.
@@ -109,6 +111,7 @@ def sync(
         max_ref_ids: At most so many; what isn't reached stays due.
         progress: Told what is under way.
         stop: Ends the run in order when it is told to.
+        backoff: How long to wait before a request is sent again.
         **settings: Any setting of ``[sources.esms]``, by name.
 
     Returns:
@@ -130,7 +133,7 @@ def sync(
         pipeline_lock(pipeline),
         reporting_errors(),
         leaving_signals(pipeline),
-        Session(resolved, progress, stop) as session,
+        Session(resolved, progress, stop, backoff) as session,
     ):
         check_destination(pipeline)
         use_own_staging(pipeline)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from esms_source.api.client import Client
+from esms_source.polling.backoff import Backoff
 from esms_source.polling.poller import Poller
 from esms_source.rows.recorder import Polled, Recorder
 from esms_source.runtime import Clock, Counts, Progress, Stop
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from esms_source.api.request import Request
     from esms_source.config import Settings
-    from esms_source.polling.poller import Request
 
 PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
@@ -32,6 +33,7 @@ class Session:
         settings: All settings; the key and the secret must be there.
         progress: Told what is under way.
         stop: Ends the run early.
+        backoff: How long to wait before asking again.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Session:
         settings: Settings,
         progress: Progress | None = None,
         stop: Stop | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self.clock = Clock()
         self.stop = Stop() if stop is None else stop
@@ -46,7 +49,12 @@ class Session:
         self._settings = settings
         self._client = Client(settings)
         self._poller = Poller(
-            settings, self._client, self.clock, self.stop, progress or Progress()
+            settings,
+            self._client,
+            self.clock,
+            self.stop,
+            progress or Progress(),
+            backoff or Backoff(),
         )
 
     def __enter__(self) -> Self:

@@ -1,12 +1,14 @@
-"""Texts that every database takes: no NUL, and no half of a surrogate pair."""
+"""What every database takes: texts without NUL or half an emoji, and plain JSON."""
 
 from __future__ import annotations
 
+import json
 import re
+from decimal import Decimal
 from typing import Any, Final
 
-MAX_DEPTH: Final = 100
-"""Lists and objects in one another that are read; none is known to hold above four."""
+MAX_DEPTH: Final = 64
+"""Lists and objects in one another; what is nested deeper is kept as JSON text."""
 
 MAY_BE_UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 """The escapes in JSON of ASCII or UTF-8 that may become what no database takes."""
@@ -26,19 +28,29 @@ def storable_text(text: str) -> str:
 
 
 def storable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
-    """Do the same with all names and texts of a JSON value.
+    """Do the same with all names and texts of a JSON value, and bound its depth.
 
     Raises:
-        RecursionError: It is nested too deep to be read.
+        RecursionError: It is nested too deep even for that.
     """
     if isinstance(value, str):
         return storable_text(value)
     if not isinstance(value, (list, dict)):
         return value
     if not depth:
-        raise RecursionError("nested too deep")
+        return storable_text(to_json(value))
     if isinstance(value, list):
         return [storable(item, depth - 1) for item in value]
     return {
         storable_text(name): storable(item, depth - 1) for name, item in value.items()
     }
+
+
+def to_json(value: Any) -> str:  # noqa: ANN401  any JSON value
+    """Write a JSON value; a decimal that JSON readers would round becomes text."""
+    return json.dumps(value, ensure_ascii=False, default=_exact, separators=(",", ":"))
+
+
+def _exact(number: Decimal) -> float | str:
+    rounded = float(number)
+    return rounded if Decimal(repr(rounded)) == number else str(number)

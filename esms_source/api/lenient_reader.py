@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
 from esms_source.api.fields import COLUMN_OF, KNOWN, MAX_EXPONENT, TYPED
-from esms_source.privacy import to_json
+from esms_source.api.request import Rejected
+from esms_source.storable import to_json
 from esms_source.tables import BIGINT, DECIMAL, TEXT
 
 if TYPE_CHECKING:
@@ -20,17 +21,9 @@ if TYPE_CHECKING:
 INT64: Final = range(-(2**63), 2**63)
 
 
-class Rejected(NamedTuple):
-    """A row that couldn't be placed: its number, the reason, the row as JSON."""
-
-    row_no: int
-    reason: str
-    row: str
-
-
 def read_odd(
     rows: Sequence[Any], oa_id: str, ref_ids: Sequence[str], privacy: Privacy
-) -> tuple[pa.Table, list[Rejected]]:
+) -> tuple[dict[str, Any], list[Rejected]]:
     """Read the rows of one answer, whatever they hold.
 
     Args:
@@ -40,7 +33,8 @@ def read_odd(
         privacy: What goes into no JSON column.
 
     Returns:
-        The rows that found their RefId, as the schema ``TYPED``, and the others.
+        The rows that found their RefId, by column of the schema ``TYPED``, and the
+        others.
     """
     placed, rejected = _place(rows, ref_ids, privacy)
     extras, columns = placed.extras, {}
@@ -60,7 +54,7 @@ def read_odd(
         "error_info": [_error_info(row.get("ErrorInfo")) for row in placed.rows],
         "extra": [to_json(privacy.scrub(extra)) if extra else None for extra in extras],
     }
-    return pa.table([columns[name] for name in TYPED.names], schema=TYPED), rejected
+    return columns, rejected
 
 
 @dataclass

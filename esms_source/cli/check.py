@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
+
 from esms_source.api.client import Client
+from esms_source.api.request import Request
 from esms_source.config import resolve_settings
 from esms_source.exceptions import EsmsError, OaRefusedError
 from esms_source.load.destination import (
@@ -121,13 +124,14 @@ def _check_api_key(settings: Settings, sample: Sample | None) -> str:
     if sample is None:
         return "not tried: there is no RefId to ask for"
     oa_id, ref_id = sample
+    work = pa.table({"ref_id": [ref_id]})
     stop = Stop()
     client, limiter = Client(settings), open_limiter(settings, stop)
     try:
         slot = limiter.acquire()
         if slot is None:
             return f"not tried: {stop.reason}"
-        client.ask(oa_id, [ref_id], lambda: limiter.sent(slot))
+        client.ask(Request(oa_id, work), lambda: limiter.sent(slot))
     except OaRefusedError as exc:
         return f"accepted, but {exc}"
     finally:

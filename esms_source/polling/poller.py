@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import tenacity
 
+from esms_source.api.remedies import DEAD_ENDS, remedy_for
 from esms_source.exceptions import (
     ApiError,
     CredentialsError,
@@ -20,18 +21,19 @@ from esms_source.exceptions import (
     StoppedError,
 )
 from esms_source.polling.batches import batches
+from esms_source.polling.rate_limit import MOST_WAIT
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.polling.workers import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from datetime import datetime
 
     import pyarrow as pa
 
-    from esms_source.api.client import Answer, Client
+    from esms_source.api.client import Client
+    from esms_source.api.request import Outcome, Request
     from esms_source.config import Settings
-    from esms_source.polling.batches import Batch
+    from esms_source.polling.backoff import Backoff
     from esms_source.polling.rate_limit import Slot
     from esms_source.runtime import Clock, Progress, Stop
 
@@ -44,45 +46,12 @@ MOST_UNREAD: Final = 80
 AHEAD_SHARE: Final = 0.25
 """Most of a slice that may be asked while the rest of it is loaded."""
 
-BACKOFF_SECONDS: Final = 0.5
-"""Wait before the second attempt of a batch; it doubles from there."""
-
-SPLIT_BACKOFF_SECONDS: Final = 0.1
-"""The same for a part of a batch: waiting didn't help the whole one."""
-
-BACKOFF_MAX_SECONDS: Final = 30.0
-
 OUTAGE_AFTER: Final = 60
 """So many requests in a row without a usable answer, and the run ends."""
 
 
-@dataclass
-class Request:
-    """One batch that was asked, with all its attempts.
-
-    Attributes:
-        batch: What was asked for.
-        started_at: When the first attempt began.
-        polled_at: When the last one ended.
-        attempts: How often the request was sent.
-        waited: Seconds spent waiting for the rate or between attempts.
-        latency: Seconds of the last attempt.
-        answer: The usable answer, if there was one.
-        error: Why there was none.
-        outcome: answered, failed, refused or split.
-        retry_immediately: Whether its RefIds may be asked again without a wait.
-    """
-
-    batch: Batch
-    started_at: datetime
-    polled_at: datetime
-    attempts: int = 0
-    waited: float = 0.0
-    latency: float = 0.0
-    answer: Answer | None = None
-    error: ApiError | None = None
-    outcome: str = "answered"
-    retry_immediately: bool = False
+DEAD_END_AFTER: Final = 3
+"""So many attempts in a row that lead nowhere before any success, and the run ends."""
 
 
 def most_ahead(settings: Settings) -> int:
@@ -105,6 +74,7 @@ class Poller:
         clock: The run's clock.
         stop: Ends the run when it is told to.
         progress: Told what is under way.
+        backoff: How long to wait before asking again.
     """
 
     def __init__(
@@ -114,15 +84,19 @@ class Poller:
         clock: Clock,
         stop: Stop,
         progress: Progress,
+        backoff: Backoff,
     ) -> None:
         self.progress = progress
         self._settings = settings
         self._client = client
         self._clock = clock
         self._stop = stop
-        self._limiter = open_limiter(settings, stop)
+        self._backoff = backoff
+        self._limiter = open_limiter(settings, stop, backoff.refused)
         self._refused: dict[str, OaRefusedError] = {}
         self._exhausted_in_a_row = 0
+        # None once the API answered: what it refuses then is a fault that passes.
+        self._dead_ends: int | None = 0
         self._pool: WorkerPool[Request] | None = None
 
     def close(self) -> None:
@@ -148,11 +122,14 @@ class Poller:
         try:
             for request in pool.results():
                 group.append(request)
-                if len(group) >= GROUP_REQUESTS:
+                if len(group) >= GROUP_REQUESTS or self._client.is_short:
                     yield group
+                    # Whoever comes back for more has made rows of them.
+                    self._client.release(group)
                     group = []
             if group:
                 yield group
+                self._client.release(group)
         finally:
             self._dismiss()
 
@@ -162,7 +139,7 @@ class Poller:
             self._stop(StoppedError("loading failed while the API was being asked"))
             self._pool.dismiss()
 
-    def _work(self, todo: deque[Batch], pool: WorkerPool[Request]) -> None:
+    def _work(self, todo: deque[Request], pool: WorkerPool[Request]) -> None:
         while not pool.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
             with pool.in_line():
@@ -170,50 +147,49 @@ class Poller:
             # The limiter looks for a stop only where it has to wait.
             if slot is None or self._stop:
                 return
-            batch = self._next(todo, pool)
-            if batch is None:
+            request = self._next(todo, pool)
+            if request is None:
                 self._limiter.release(slot)
                 pool.finish()
                 return
-            self._ask_in_parts(batch, slot, pool)
+            self._ask_in_parts(request, slot, pool)
 
-    def _next(self, todo: deque[Batch], pool: WorkerPool[Request]) -> Batch | None:
+    def _next(self, todo: deque[Request], pool: WorkerPool[Request]) -> Request | None:
         while todo:
             try:
-                batch = todo.popleft()
+                request = todo.popleft()
             except IndexError:
                 # Another thread took the last one.
                 break
-            if batch.oa_id not in self._refused:
-                return batch
-            now = self._clock.now()
-            request = Request(batch, now, now, error=self._refused[batch.oa_id])
-            self._end(request, "refused", pool)
+            if request.oa_id not in self._refused:
+                return request
+            request.started_at = request.polled_at = self._clock.now()
+            request.error = self._refused[request.oa_id]
+            request.outcome = "refused"
+            self._end(request, pool)
         return None
 
     def _ask_in_parts(
-        self, batch: Batch, slot: Slot | None, pool: WorkerPool[Request]
+        self, request: Request, slot: Slot | None, pool: WorkerPool[Request]
     ) -> None:
-        """Ask a batch, and when it stays without answer each half of it."""
-        parts = [batch]
+        """Ask a request, and when it stays without answer each half of it."""
+        parts = [request]
         while parts:
             part = parts.pop()
-            request = self._ask(part, slot, whole=part is batch)
+            self._ask(part, slot, whole=part is request)
             slot = None
-            if request.outcome == "split":
+            if part.outcome == "split":
                 parts.extend(reversed(part.halves()))
-            self._end(request, request.outcome, pool)
+            self._end(part, pool)
 
-    def _end(self, request: Request, outcome: str, pool: WorkerPool[Request]) -> None:
-        request.outcome = outcome
-        if outcome != "split":
-            self.progress.done(len(request.batch.rows))
+    def _end(self, request: Request, pool: WorkerPool[Request]) -> None:
+        if request.outcome != "split":
+            self.progress.done(len(request.work))
         pool.put(request)
 
-    def _ask(self, batch: Batch, slot: Slot | None, *, whole: bool) -> Request:
+    def _ask(self, request: Request, slot: Slot | None, *, whole: bool) -> None:
         """Send one request until it has a usable answer or no attempt is left."""
-        now = self._clock.now()
-        request = Request(batch, now, now)
+        request.started_at = self._clock.now()
         began, spent = time.monotonic(), 0.0
         try:
             for attempt in self._retrying(whole=whole):
@@ -222,22 +198,21 @@ class Poller:
                     if slot is None or self._stop:
                         break
                     try:
-                        request.answer = self._attempt(request, slot)
+                        self._attempt(request, slot)
                     finally:
                         slot = None
                         spent += request.latency
         except ApiError as exc:
             request.error = exc
-        if request.answer is None and request.error is None:
+        if request.columns is None and request.error is None:
             request.error = ApiError("the run was stopped before an answer came")
         request.polled_at = self._clock.now()
         request.waited = max(time.monotonic() - began - spent, 0.0)
         request.outcome = self._judge(request)
-        return request
 
     def _retrying(self, *, whole: bool) -> tenacity.Retrying:
-        base = BACKOFF_SECONDS if whole else SPLIT_BACKOFF_SECONDS
-        growing = tenacity.wait_exponential(multiplier=base, max=BACKOFF_MAX_SECONDS)
+        base = self._backoff.whole if whole else self._backoff.part
+        growing = tenacity.wait_exponential(multiplier=base, max=self._backoff.most)
         backoff = growing + tenacity.wait_random(0, base)
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -255,40 +230,64 @@ class Poller:
             reraise=True,
         )
 
-    def _attempt(self, request: Request, slot: Slot) -> Answer:
+    def _attempt(self, request: Request, slot: Slot) -> None:
         request.attempts += 1
         began = time.monotonic()
         self.progress.sending()
         try:
-            answer = self._client.ask(
-                request.batch.oa_id,
-                request.batch.ref_ids,
-                lambda: self._limiter.sent(slot),
-            )
+            self._client.ask(request, lambda: self._limiter.sent(slot))
         except RateLimitedError as exc:
             self._limiter.sent(slot)
             self._limiter.refused(slot, exc.retry_after)
+            self._require_soon(exc)
+            raise
+        except RetryableApiError as exc:
+            self._require_a_way(exc)
             raise
         finally:
             self._limiter.sent(slot)
             self.progress.ended()
             request.latency = time.monotonic() - began
+        self._dead_ends = None
         self._limiter.accepted()
-        return answer
 
-    def _judge(self, request: Request) -> str:
+    def _require_soon(self, error: RateLimitedError) -> None:
+        """End the run where the API wants to be left alone for long."""
+        if error.retry_after > MOST_WAIT:
+            back = self._clock.now() + timedelta(seconds=error.retry_after)
+            text = f"the API asks for a wait of {error.retry_after:.0f} s ({error})"
+            raise OutageError(
+                f"{text}; run again after {back:%Y-%m-%d %H:%M:%S} UTC",
+                http_status=error.http_status,
+            )
+
+    def _require_a_way(self, error: RetryableApiError) -> None:
+        """End the run where requests go to the wrong place, or are kept out."""
+        if self._dead_ends is None:
+            return
+        is_dead_end = error.code is None and error.http_status in DEAD_ENDS
+        self._dead_ends = self._dead_ends + 1 if is_dead_end else 0
+        if self._dead_ends >= DEAD_END_AFTER:
+            raise OutageError(
+                f"the API can't be asked: {error}; {remedy_for(error)}",
+                http_status=error.http_status,
+            )
+
+    def _judge(self, request: Request) -> Outcome:
         """Say how a request ended, and what follows for the run."""
         error = request.error
         if error is None:
             self._exhausted_in_a_row = 0
             return "answered"
         if isinstance(error, OaRefusedError):
-            self._refused[request.batch.oa_id] = error
+            self._refused[request.oa_id] = error
             return "refused"
         if isinstance(error, CredentialsError):
             request.retry_immediately = True
             self._stop(error)
             return "refused"
+        if isinstance(error, OutageError):
+            self._stop(error)
         if self._stop:
             request.retry_immediately = True
             return "failed"
@@ -296,5 +295,4 @@ class Poller:
         if self._exhausted_in_a_row >= OUTAGE_AFTER:
             text = f"the API gave no usable answer to {OUTAGE_AFTER} requests in a row"
             self._stop(OutageError(f"{text}, at last: {error}; run again later"))
-        alone = len(request.batch.rows) == 1 or isinstance(error, RateLimitedError)
-        return "failed" if alone else "split"
+        return "failed" if len(request.work) == 1 else "split"

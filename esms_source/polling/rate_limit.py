@@ -23,9 +23,6 @@ Even spacing keeps the server's work even; below 1 a late request is caught up.
 SLOW_DOWN: Final = 0.7
 """Factor on the pace after a refusal, from section 6.3 of the contract."""
 
-LEAST_WAIT: Final = 1.0
-"""Seconds of silence after a refusal, at least."""
-
 MOST_WAIT: Final = 300.0
 """Seconds of silence after a refusal, at most, whatever Retry-After says."""
 
@@ -84,12 +81,14 @@ class RateLimiter:
     Args:
         rate: Requests a second, at least 1.
         clock: Monotonic time, and the wait that a stop interrupts.
+        least_silence: Seconds of silence after a refusal, at least.
     """
 
-    def __init__(self, rate: float, clock: Clock) -> None:
+    def __init__(self, rate: float, clock: Clock, least_silence: float = 1.0) -> None:
         self.rate = rate
         self.pace = rate
         self._clock = clock
+        self._least_silence = least_silence
         self._turn = threading.Lock()
         self._state = threading.Lock()
         self._slots: deque[Slot] = deque()
@@ -131,7 +130,7 @@ class RateLimiter:
         """
         with self._state:
             now = self._clock.monotonic()
-            wait = min(max(retry_after, LEAST_WAIT), MOST_WAIT)
+            wait = min(max(retry_after, self._least_silence), MOST_WAIT)
             self._quiet_until = max(self._quiet_until, now + wait)
             if slot.granted_at > self._slowed_at:
                 again = now - self._slowed_at < SETTLE_SECONDS

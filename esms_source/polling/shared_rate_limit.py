@@ -39,7 +39,7 @@ LATE_SECONDS: Final = 0.025
 SPARE_SECONDS: Final = 0.1
 """So long a slot that was given back serves another request of the process."""
 
-LEAST_WAIT: Final = 0.002
+SHORTEST_WAIT: Final = 0.002
 LOCK_POLL_SECONDS: Final = 0.002
 CONNECT_SECONDS: Final = 10
 LEAK_EVERY: Final = 50
@@ -94,13 +94,13 @@ class Budget:
                 return 0.0
             wait = cast("int", self._granting.waiting(item))
         # Another process that writes at the moment refuses a put as well.
-        return max(wait / 1_000, random.uniform(1, 2) * LEAST_WAIT)  # noqa: S311
+        return max(wait / 1_000, random.uniform(1, 2) * SHORTEST_WAIT)  # noqa: S311
 
     def note(self) -> None:
         """Count a request that leaves now, whether there is room or not."""
         with self._threads, self._lock():
             while not self._noting.put(self._item()):
-                threading.Event().wait(LEAST_WAIT)
+                threading.Event().wait(SHORTEST_WAIT)
 
     def _item(self) -> RateItem:
         now: int = self._granting.now()  # type: ignore[no-untyped-call]
@@ -118,10 +118,13 @@ class SharedRateLimiter(RateLimiter):
         rate: Requests a second, of all processes together.
         stop: Monotonic time; told to stop when the budget can't be reached.
         budget: The shared window.
+        least_silence: Seconds of silence after a refusal, at least.
     """
 
-    def __init__(self, rate: float, stop: Stop, budget: Budget) -> None:
-        super().__init__(rate, stop)
+    def __init__(
+        self, rate: float, stop: Stop, budget: Budget, least_silence: float = 1.0
+    ) -> None:
+        super().__init__(rate, stop, least_silence)
         self._stop = stop
         self._budget = budget
         self._line = threading.Lock()
@@ -175,7 +178,9 @@ class SharedRateLimiter(RateLimiter):
         return self._budget.taken_at
 
 
-def open_limiter(settings: Settings, stop: Stop) -> RateLimiter:
+def open_limiter(
+    settings: Settings, stop: Stop, least_silence: float = 1.0
+) -> RateLimiter:
     """Return the limiter that the settings ask for.
 
     Raises:
@@ -183,12 +188,13 @@ def open_limiter(settings: Settings, stop: Stop) -> RateLimiter:
     """
     store, rate = settings.rate_limit_store, settings.requests_per_second
     if store == "memory":
-        return RateLimiter(rate, stop)
+        return RateLimiter(rate, stop, least_silence)
     key, _ = settings.require_credentials()
     # Whoever asks with the same key shares a table; the key can't be read from it.
     table = f"esms_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     opening = _open_sqlite if store.startswith(SQLITE) else _open_postgres
-    return SharedRateLimiter(rate, stop, opening(store, table, int(rate)))
+    budget = opening(store, table, int(rate))
+    return SharedRateLimiter(rate, stop, budget, least_silence)
 
 
 def _open_sqlite(store: str, table: str, rate: int) -> Budget:

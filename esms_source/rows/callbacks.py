@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from esms_source.api.error_info import ParsedError, parse_error_info
-from esms_source.api.fast_reader import PlainRows, to_table
+from esms_source.api.fast_reader import to_table
 from esms_source.api.fields import TYPE_OF
-from esms_source.api.lenient_reader import Rejected, read_odd
-from esms_source.privacy import Privacy
 from esms_source.storable import storable
 from esms_source.tables import (
     BIGINT,
     CALLBACKS,
-    REJECTED_ROWS,
     TEXT,
     TIMESTAMP,
     without_load_id,
@@ -26,9 +22,9 @@ from esms_source.tables import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
-    from esms_source.config import Settings
+    from esms_source.api.request import Request
+    from esms_source.privacy import Privacy
 
 REJECTED: Final = 4
 DONE: Final = 5
@@ -38,117 +34,57 @@ Source: the callback-url page of eSMS's API docs.
 """
 
 
-@dataclass(frozen=True)
-class RawAnswer:
-    """The rows that came for one request.
+def read_callbacks(requests: Sequence[Request], privacy: Privacy) -> pa.Table:
+    """Return the rows of ``callbacks`` that some answered requests bring.
 
-    Attributes:
-        request_no: The request's number in its load.
-        oa_id: The OA that was asked for.
-        ref_ids: The RefIds that were asked for.
-        states: Their states in the ledger so far, as text; null for new ones.
-        rows: ``Data_callback`` as it came, or read already.
-        polled_at: When it came.
+    Fills in each request's ``states`` and ``missing``.
+
+    Args:
+        requests: With a usable answer each.
+        privacy: What the columns hide.
+
+    Returns:
+        The table's columns without ``load_id``.
     """
+    # Which answer each row belongs to, and which of all RefIds that were asked.
+    rows = to_table([request.columns or {} for request in requests]).combine_chunks()
+    number = numbers_of(len(r.columns["place"]) for r in requests if r.columns)
+    sizes = [len(request.work) for request in requests]
+    starts = list(accumulate(sizes, initial=0))[:-1]
+    position = pc.add(rows["place"], pa.array(starts, BIGINT).take(number))
 
-    request_no: int
-    oa_id: str
-    ref_ids: Sequence[str]
-    states: pa.ChunkedArray
-    rows: Sequence[Any] | PlainRows
-    polled_at: datetime
+    columns = _columns(rows, requests, number, position)
+    columns["phone_number"] = privacy.hide_phones(columns["phone_number"])
+    columns["callback_url"] = privacy.cut_queries(columns["callback_url"])
+    final = _is_final(columns)
+    columns["delivery"] = _delivery(columns, final)
+    states = _states(sum(sizes), position, position.filter(pc.invert(final)))
+    missing = _count_by_group(pc.equal(states, "missing"), sizes)
+    for request, start, count in zip(requests, starts, missing, strict=True):
+        request.states = states.slice(start, len(request.work))
+        request.missing = count
+    schema = without_load_id(CALLBACKS)
+    callbacks = pa.table([columns[name] for name in schema.names], schema=schema)
+    was_final = _was_final(requests)
+    if pc.any(was_final).as_py():
+        # Rows that are final give way to final ones only.
+        became_final = pc.equal(states.take(position), "final")
+        was_open = pc.invert(was_final.take(position))
+        callbacks = callbacks.filter(pc.or_(became_final, was_open))
+    return callbacks
 
 
-@dataclass
-class ReadRows:
-    """What the rows of some answers say.
-
-    Attributes:
-        callbacks: Rows of the table ``callbacks``, without ``load_id``.
-        rejected: Rows of the table ``rejected_rows``, without ``load_id``.
-        rejected_by_request: How many rows of each answer were rejected.
-        missing_by_request: How many RefIds of each answer have no row.
-        outcomes: By answer, for each RefId as it was asked: final, pending or
-            missing.
-    """
-
-    callbacks: pa.Table
-    rejected: pa.Table
-    rejected_by_request: list[int]
-    missing_by_request: list[int]
-    outcomes: list[pa.Array]
-
-
-class RowReader:
-    """Read the rows of answers, under the settings on people's data."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._privacy = Privacy(settings)
-
-    def read(self, answers: Sequence[RawAnswer]) -> ReadRows:
-        """Place and type all rows of some answers."""
-        # Which answer each row belongs to, and which of all RefIds that were asked.
-        rows, number, rejected = self._typed(answers)
-        sizes = [len(answer.ref_ids) for answer in answers]
-        starts = list(accumulate(sizes, initial=0))[:-1]
-        position = pc.add(rows["place"], pa.array(starts, BIGINT).take(number))
-
-        columns = self._columns(rows, answers, number, position)
-        final = _is_final(columns)
-        columns["delivery"] = _delivery(columns, final)
-        outcome = _outcome(sum(sizes), position, position.filter(pc.invert(final)))
-        schema = without_load_id(CALLBACKS)
-        callbacks = pa.table([columns[name] for name in schema.names], schema=schema)
-        was_final = _was_final(answers)
-        if pc.any(was_final).as_py():
-            # Rows that are final give way to final ones only.
-            became_final = pc.equal(outcome.take(position), "final")
-            was_open = pc.invert(was_final.take(position))
-            callbacks = callbacks.filter(pc.or_(became_final, was_open))
-        return ReadRows(
-            callbacks,
-            _rejected_table(answers, rejected),
-            [len(others) for others in rejected],
-            _count_by_group(pc.equal(outcome, "missing"), sizes),
-            [outcome.slice(*part) for part in zip(starts, sizes, strict=True)],
-        )
-
-    def _typed(
-        self, answers: Sequence[RawAnswer]
-    ) -> tuple[pa.Table, pa.Array, list[list[Rejected]]]:
-        """Return rows as ``TYPED``, whose answer each is, and the rejected ones."""
-        plain: dict[int, PlainRows] = {}
-        odd: dict[int, pa.Table] = {}
-        rejected: list[list[Rejected]] = [[] for _ in answers]
-        for no, answer in enumerate(answers):
-            if isinstance(answer.rows, PlainRows):
-                plain[no] = answer.rows
-            else:
-                odd[no], rejected[no] = read_odd(
-                    answer.rows, answer.oa_id, answer.ref_ids, self._privacy
-                )
-        rows = pa.concat_tables([to_table(list(plain.values())), *odd.values()])
-        sizes = map(len, [*plain.values(), *odd.values()])
-        number = pa.array([*plain, *odd], BIGINT).take(numbers_of(sizes))
-        return rows.combine_chunks(), number, rejected
-
-    def _columns(
-        self,
-        rows: pa.Table,
-        answers: Sequence[RawAnswer],
-        number: pa.Array,
-        position: pa.Array,
-    ) -> dict[str, pa.Array]:
-        ref_ids = [ref_id for answer in answers for ref_id in answer.ref_ids]
-        oa_ids = [answer.oa_id for answer in answers]
-        polled_at = [answer.polled_at for answer in answers]
-        columns = {name: rows[name] for name in rows.column_names}
-        columns["ref_id"] = pa.array(ref_ids, TEXT).take(position)
-        columns["oa_id"] = pa.array(oa_ids, TEXT).take(number)
-        columns["polled_at"] = pa.array(polled_at, TIMESTAMP).take(number)
-        columns["phone_number"] = self._privacy.hide_phones(columns["phone_number"])
-        columns["callback_url"] = self._privacy.cut_queries(columns["callback_url"])
-        return columns | _error_columns(columns["error_info"])
+def _columns(
+    rows: pa.Table, requests: Sequence[Request], number: pa.Array, position: pa.Array
+) -> dict[str, pa.Array]:
+    ref_ids = [ref_id for request in requests for ref_id in request.ref_ids]
+    oa_ids = [request.oa_id for request in requests]
+    polled_at = [request.polled_at for request in requests]
+    columns = {name: rows[name] for name in rows.column_names}
+    columns["ref_id"] = pa.array(ref_ids, TEXT).take(position)
+    columns["oa_id"] = pa.array(oa_ids, TEXT).take(number)
+    columns["polled_at"] = pa.array(polled_at, TIMESTAMP).take(number)
+    return columns | _error_columns(columns["error_info"])
 
 
 def numbers_of(sizes: Iterable[int]) -> pa.Array:
@@ -159,7 +95,7 @@ def numbers_of(sizes: Iterable[int]) -> pa.Array:
     return pa.array(numbers, BIGINT)
 
 
-def _outcome(asked: int, position: pa.Array, still_open: pa.Array) -> pa.Array:
+def _states(asked: int, position: pa.Array, still_open: pa.Array) -> pa.Array:
     """Say of each RefId what its rows make of it.
 
     Args:
@@ -174,9 +110,9 @@ def _outcome(asked: int, position: pa.Array, still_open: pa.Array) -> pa.Array:
     return pc.case_when(conditions, "missing", "pending", "final")
 
 
-def _was_final(answers: Sequence[RawAnswer]) -> pa.ChunkedArray:
+def _was_final(requests: Sequence[Request]) -> pa.ChunkedArray:
     """Tell of each RefId that was asked whether its rows so far are final."""
-    states = [chunk for answer in answers for chunk in answer.states.chunks]
+    states = [chunk for r in requests for chunk in r.work["state"].chunks]
     is_final = pc.equal(pa.chunked_array(states, TEXT), "final")
     return pc.fill_null(is_final, fill_value=False)
 
@@ -235,18 +171,3 @@ def _counts(columns: dict[str, pa.Array]) -> tuple[pa.Array, pa.Array]:
         pc.fill_null(columns["send_success"], 0),
         pc.fill_null(columns["send_failed"], 0),
     )
-
-
-def _rejected_table(
-    answers: Sequence[RawAnswer], rejected: Sequence[Sequence[Rejected]]
-) -> pa.Table:
-    rows = [
-        {
-            "request_no": answer.request_no,
-            "polled_at": answer.polled_at,
-            **other._asdict(),
-        }
-        for answer, others in zip(answers, rejected, strict=True)
-        for other in others
-    ]
-    return pa.Table.from_pylist(rows, without_load_id(REJECTED_ROWS))

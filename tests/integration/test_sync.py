@@ -16,6 +16,7 @@ from esms_source.exceptions import (
     PipelineBusyError,
     StoppedError,
 )
+from esms_source.polling.backoff import Backoff
 from esms_source.runtime import Stop
 from esms_source.simulator import sample_row
 
@@ -27,12 +28,9 @@ SUMS = (
 
 
 @pytest.fixture
-def run(output, api_key, secret_key, monkeypatch):
+def run(output, api_key, secret_key):
     """Sync against a simulator, quickly."""
-    monkeypatch.setattr("esms_source.polling.poller.BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr("esms_source.polling.poller.SPLIT_BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr("esms_source.polling.rate_limit.LEAST_WAIT", 0.02)
-    monkeypatch.setattr("esms_source.polling.rate_limit.MOST_WAIT", 0.02)
+    hasty = Backoff(whole=0.001, part=0.001, refused=0.02)
 
     def one(simulator, *, pipeline=None, **more):
         fast = {
@@ -42,7 +40,7 @@ def run(output, api_key, secret_key, monkeypatch):
             "requests_per_second": 2_000,
             "max_in_flight": 8,
         }
-        return sync(pipeline or output.pipeline(), **(fast | more))
+        return sync(pipeline or output.pipeline(), backoff=hasty, **(fast | more))
 
     return one
 

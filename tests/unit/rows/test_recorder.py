@@ -5,11 +5,12 @@ from datetime import datetime, timezone
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import Answer
+from esms_source.api.lenient_reader import read_odd
+from esms_source.api.request import Request
+from esms_source.config import resolve_settings
 from esms_source.exceptions import OaRefusedError, TransportError
 from esms_source.ledger import WORK
-from esms_source.polling.batches import Batch
-from esms_source.polling.poller import Request
+from esms_source.privacy import Privacy
 from esms_source.rows.recorder import Recorder
 from esms_source.runtime import Counts
 from esms_source.simulator import sample_row
@@ -18,23 +19,29 @@ from esms_source.tables import POLLED
 NOW = datetime(2026, 3, 1, tzinfo=timezone.utc)
 
 
-def batch(*ref_ids, state=None):
+def request(*ref_ids, state=None, **more):
     rows = [{"oa_id": "oa", "ref_id": ref_id, "state": state} for ref_id in ref_ids]
-    return Batch("oa", pa.Table.from_pylist(rows, schema=WORK))
+    work = pa.Table.from_pylist(rows, schema=WORK)
+    return Request("oa", work, started_at=NOW, polled_at=NOW, **more)
 
 
 def answered(*ref_ids, rows=(), state=None, **more):
-    answer = Answer(list(rows), 200, 100, "Success", 0.2, 0.1)
-    return Request(
-        batch(*ref_ids, state=state), NOW, NOW, attempts=1, answer=answer, **more
-    )
+    privacy = Privacy(resolve_settings())
+    columns, rejected = read_odd(list(rows), "oa", ref_ids, privacy)
+    answer = {
+        "http_status": 200,
+        "code": 100,
+        "message": "Success",
+        "decoding": 0.1,
+        "columns": columns,
+        "rejected": rejected,
+    }
+    return request(*ref_ids, state=state, attempts=1, **(answer | more))
 
 
 def failed(*ref_ids, error=None, outcome="failed", **more):
     error = error or TransportError("HTTP 500", http_status=500)
-    return Request(
-        batch(*ref_ids), NOW, NOW, attempts=5, error=error, outcome=outcome, **more
-    )
+    return request(*ref_ids, attempts=5, error=error, outcome=outcome, **more)
 
 
 @pytest.fixture

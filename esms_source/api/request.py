@@ -1,0 +1,95 @@
+"""A request: RefIds of one OA, and what becomes of them from room to room."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pyarrow as pa
+
+    from esms_source.exceptions import ApiError
+
+Outcome = Literal["answered", "failed", "refused", "split"]
+"""How a request ended."""
+
+
+class Rejected(NamedTuple):
+    """A row that couldn't be placed: its number, the reason, the row as JSON."""
+
+    row_no: int
+    reason: str
+    row: str
+
+
+@dataclass(eq=False)
+class Request:
+    """RefIds that are asked for at once, with all attempts; filled on its way.
+
+    Attributes:
+        oa_id: The OA that sent the messages.
+        work: Their rows as planned, in the schema ``ledger.WORK``.
+        started_at: When the first attempt began (poller).
+        polled_at: When the last one ended (poller).
+        attempts: How often it was sent (poller).
+        waited: Seconds spent waiting for the rate or between attempts (poller).
+        latency: Seconds of the last attempt (poller).
+        outcome: answered, failed, refused or split (poller).
+        retry_immediately: Whether its RefIds may be asked again without a wait
+            (poller).
+        error: Why there was no usable answer, if there was none (poller).
+        http_status: HTTP status of the answer (client).
+        code: The API's code (client).
+        message: The API's message (client).
+        columns: The answer's rows that found their RefId, by the names of the schema
+            ``fields.TYPED``; None without a usable answer (readers).
+        rejected: Its other rows (lenient reader).
+        held_bytes: What the answer counts for until it has become rows (client).
+        decoding: Seconds that reading the answer took (client).
+        number: The request's number in its load, from 1 (recorder).
+        states: Of each RefId what the answer makes of it: final, pending or missing;
+            None without a usable answer (callbacks).
+        missing: How many have no row (callbacks).
+    """
+
+    oa_id: str
+    work: pa.Table
+    started_at: datetime | None = None
+    polled_at: datetime | None = None
+    attempts: int = 0
+    waited: float = 0.0
+    latency: float = 0.0
+    outcome: Outcome = "answered"
+    retry_immediately: bool = False
+    error: ApiError | None = None
+    http_status: int | None = None
+    code: int | None = None
+    message: str | None = None
+    columns: dict[str, Any] | None = None
+    rejected: list[Rejected] = field(default_factory=list)
+    held_bytes: int = 0
+    decoding: float = 0.0
+    number: int = 0
+    states: pa.Array | None = None
+    missing: int = 0
+
+    @cached_property
+    def ref_ids(self) -> list[str]:
+        """The RefIds, none twice."""
+        ids: list[str] = self.work["ref_id"].to_pylist()
+        return ids
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows the answer had."""
+        placed = len(self.columns["place"]) if self.columns else 0
+        return placed + len(self.rejected)
+
+    def halves(self) -> tuple[Request, Request]:
+        """Return two requests for what this one asked."""
+        middle = len(self.work) // 2
+        first, second = self.work.slice(0, middle), self.work.slice(middle)
+        return Request(self.oa_id, first), Request(self.oa_id, second)
