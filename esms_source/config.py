@@ -18,6 +18,7 @@ from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.configuration.utils import deserialize_value
 from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.common.typing import TSecretStrValue, extract_inner_type
+from typing_extensions import TypedDict
 
 from esms_source.exceptions import ConfigError
 from esms_source.tables import FIXED
@@ -38,7 +39,7 @@ def _environment_name(name: str) -> str:
 
 
 def _refuse(name: str, fact: str, remedy: str) -> ConfigError:
-    return ConfigError(f"{name}: {fact}; {remedy} ({_environment_name(name)})")
+    return ConfigError(f"{name}: {fact}", f"{remedy} ({_environment_name(name)})")
 
 
 def _is_loopback(host: str) -> bool:
@@ -207,6 +208,31 @@ class Settings(BaseConfiguration):
             raise _refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)
 
 
+class SettingArguments(TypedDict, total=False):
+    """The settings as keyword arguments, all but ``ref_ids``; see ``Settings``."""
+
+    api_key: str
+    secret_key: str
+    oa_id: str
+    base_url: str
+    requests_per_second: float
+    rate_limit_store: str
+    batch_size: int
+    max_in_flight: int
+    connect_timeout: float
+    read_timeout: float
+    max_attempts: int
+    repoll_after: float
+    repoll_backoff: float
+    repoll_max: float
+    give_up_after: float
+    slice_ref_ids: int
+    phone_number: str
+    phone_hash_key: str
+    timezone: str
+    keep_callback_query: bool
+
+
 def resolve_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     """Resolve all settings from arguments, environment and ``.dlt/*.toml``.
 
@@ -228,12 +254,12 @@ def resolve_settings(**overrides: Any) -> Settings:  # noqa: ANN401
         name = min(exc.traces)
         raise _refuse(name, "not set", "set it in .dlt/config.toml") from exc
     except ConfigurationException as exc:
-        raise ConfigError(_one_line(exc)) from exc
+        raise _unreadable(exc) from exc
 
 
 def resolve_call(
     ref_ids: Any,  # noqa: ANN401  rows of any form
-    settings: dict[str, Any],
+    settings: SettingArguments,
 ) -> tuple[Settings, Any]:
     """Resolve the settings of a call whose ``ref_ids`` may be settings or rows.
 
@@ -257,18 +283,19 @@ def _read_given(
     for name, value in given.items():
         if name not in hints:
             fact = f"{prefix}{name}: no such setting"
-            raise ConfigError(f"{fact}; see the README for their names")
+            raise ConfigError(fact, "see the README for their names")
         hint = extract_inner_type(hints[name])
         if hint in PLAIN and isinstance(value, PLAIN):
             given[name] = deserialize_value(prefix + name, value, hint)
     return given
 
 
-def _one_line(exc: Exception) -> str:
+def _unreadable(exc: Exception) -> ConfigError:
     """Name the setting that dlt couldn't read, without its value."""
     name = getattr(exc, "field_name", None)
     if name is None:
-        return "a setting can't be read: " + str(exc).splitlines()[0]
+        return ConfigError(f"a setting can't be read: {str(exc).splitlines()[0]}")
     hint = getattr(exc, "hint", None)
     kind = getattr(hint, "__name__", str(hint)).replace("typing.", "")
-    return f"{name}: not a {kind}; correct it in .dlt/config.toml or the environment"
+    remedy = "correct it in .dlt/config.toml or the environment"
+    return ConfigError(f"{name}: not a {kind}", remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,9 +15,12 @@ from dlt.destinations.exceptions import (
     DestinationConnectionError,
 )
 
-from esms_source.exceptions import causes
+from esms_source.exceptions import DestinationError, EsmsError, causes
+from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dlt.destinations.sql_client import SqlClientBase
 
 LOCK_PATIENCE_SECONDS: Final = 15.0
@@ -35,6 +39,41 @@ def is_locked(exc: BaseException) -> bool:
         isinstance(link, duckdb.IOException) and "lock on file" in str(link)
         for link in causes(exc)
     )
+
+
+def explain(
+    exc: BaseException,
+    what: str,
+    remedy: str,
+    error: type[EsmsError] = DestinationError,
+) -> EsmsError:
+    """Return what an error of a database or its driver amounts to.
+
+    Args:
+        exc: What was raised.
+        what: What can't be done because of it.
+        remedy: What to do where the error itself doesn't tell.
+        error: The class to return.
+    """
+    if is_locked(exc):
+        fact = "another process holds the DuckDB file open"
+        return error(f"{what}: {fact}", "close it there and run again")
+    return error(f"{what}: {first_line(exc)}", remedy)
+
+
+@contextmanager
+def translated(
+    what: str, remedy: str, error: type[EsmsError] = DestinationError
+) -> Iterator[None]:
+    """Turn what a database or its driver raises in a block into an error of ours.
+
+    Raises:
+        EsmsError: Of the given class: see ``explain``.
+    """
+    try:
+        yield
+    except ReadError as exc:
+        raise explain(exc, what, remedy, error) from exc
 
 
 wait_for_lock: Final = tenacity.retry(
@@ -60,5 +99,5 @@ def duckdb_file(client: SqlClientBase[Any]) -> str | None:
         return None
     if credentials.external_conn() is not None:
         return None
-    path = credentials._conn_str()  # noqa: SLF001  dlt has no public name for it
+    path = credentials.database
     return None if path == ":memory:" else str(Path(path).resolve())

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 class EsmsError(Exception):
     """Base of all errors raised by this package; its text is one line.
 
+    Args:
+        fact: What is wrong.
+        remedy: What to do about it.
+
     Attributes:
         exit_code: What the command line ends with.
         report: The run's ``Report``, where a run ended early.
@@ -35,6 +39,11 @@ class EsmsError(Exception):
 
     exit_code: ClassVar[int] = 1
     report: Any = None
+
+    def __init__(self, fact: str, remedy: str = "") -> None:
+        super().__init__(f"{fact}; {remedy}" if remedy else fact)
+        self.fact = fact
+        self.remedy = remedy
 
 
 class ConfigError(EsmsError, ValueError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from typing import Final
 
 _QUOTED: Final = re.compile(r"""(?<!\w)(["'])(?=[^"'/]*\d)[^"'/]*\1""")
@@ -29,15 +30,34 @@ def first_line(exc: BaseException) -> str:
     return mask(lines[0].rstrip(".;:")) if lines else type(exc).__name__
 
 
+MOST_LOADS: Final = 1_000
+"""Loads of this process whose log lines are masked, the latest ones."""
+
+
+def mask_load(load_id: str) -> None:
+    """Mask what dlt logs from now on about a load; all other lines stay as they are."""
+    _masked.load_ids.append(load_id)
+    logging.getLogger("dlt").addFilter(_masked)
+
+
 class MaskedErrors(logging.Filter):
-    """Make one masked line of a record that holds an error of the destination.
+    """Make one masked line of a record that holds an error of one of our loads.
 
     Databases quote the value that they couldn't take, and dlt logs it all.
+
+    Attributes:
+        load_ids: dlt's ids of these loads; its log names them or their files.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.load_ids: deque[str] = deque(maxlen=MOST_LOADS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record in place."""
         text = record.getMessage()
+        if not any(load_id in text for load_id in self.load_ids):
+            return True
         error = record.exc_info[1] if record.exc_info else None
         if error is None and _TRACEBACK not in text:
             return True
@@ -46,6 +66,9 @@ class MaskedErrors(logging.Filter):
         record.msg = f"{text.strip()}: {mask(lines[0])}"
         record.args, record.exc_info, record.exc_text = (), None, None
         return True
+
+
+_masked = MaskedErrors()
 
 
 def _last_error(trace: str) -> list[str]:

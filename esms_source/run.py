@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 
     import dlt
     import pyarrow as pa
+    from typing_extensions import Unpack
 
     from esms_source.api.request import Request
-    from esms_source.config import Settings
+    from esms_source.config import SettingArguments, Settings
     from esms_source.planning.given_rows import RefIds
     from esms_source.planning.work_list import Plan
     from esms_source.polling.backoff import Backoff
@@ -92,7 +93,7 @@ def sync(
     progress: Progress | None = None,
     stop: Stop | None = None,
     backoff: Backoff | None = None,
-    **settings: Any,  # noqa: ANN401  every setting, by name
+    **settings: Unpack[SettingArguments],
 ) -> Report:
     """Load what an earlier run left pending, then all that is due, in slices.
 
@@ -135,32 +136,42 @@ def sync(
         leaving_signals(pipeline),
         Session(resolved, progress, stop, backoff) as session,
     ):
-        check_destination(pipeline)
-        use_own_staging(pipeline)
-        check_grants(pipeline)
-        # First: dlt's sync drops what is pending while there is no dataset yet.
-        with session.counts.timed("load"):
-            load_pending(pipeline)
-        wait_for_lock(pipeline.sync_destination)()
-        with session.counts.timed("plan"):
-            plan = make_plan(pipeline, resolved, choice, session.clock.started_at)
-        progress.total = plan.total
-        try:
-            loads = tuple(_load_slices(pipeline, plan, session, resolved))
-        finally:
-            plan.close()
-        counts = vars(session.counts)
-        report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
-        if session.stop.reason:
-            session.stop.reason.report = report
-            raise session.stop.reason
-        try:
-            with session.counts.timed("views"), dataset_lock(pipeline):
-                refresh_views(pipeline, resolved)
-        except DestinationError as exc:
-            exc.report = report
-            raise
-        return report
+        return _sync(pipeline, resolved, choice, session, progress)
+
+
+def _sync(
+    pipeline: dlt.Pipeline,
+    settings: Settings,
+    choice: Choice,
+    session: Session,
+    progress: Progress,
+) -> Report:
+    check_destination(pipeline)
+    use_own_staging(pipeline)
+    check_grants(pipeline)
+    # First: dlt's sync drops what is pending while there is no dataset yet.
+    with session.counts.timed("load"):
+        load_pending(pipeline)
+    wait_for_lock(pipeline.sync_destination)()
+    with session.counts.timed("plan"):
+        plan = make_plan(pipeline, settings, choice, session.clock.started_at)
+    progress.total = plan.total
+    try:
+        loads = tuple(_load_slices(pipeline, plan, session, settings))
+    finally:
+        plan.close()
+    counts = vars(session.counts)
+    report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
+    if session.stop.reason:
+        session.stop.reason.report = report
+        raise session.stop.reason
+    try:
+        with session.counts.timed("views"), dataset_lock(pipeline):
+            refresh_views(pipeline, settings)
+    except DestinationError as exc:
+        exc.report = report
+        raise
+    return report
 
 
 def _load_slices(

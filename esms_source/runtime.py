@@ -72,7 +72,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
     def end(number: int, _: object) -> None:
         name = signal.Signals(number).name
-        stop(StoppedError(f"stopped by {name}; what was answered is loaded"))
+        stop(StoppedError(f"stopped by {name}", "what was answered is loaded"))
 
     kept = {
         number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dlt
 import pyarrow as pa
 from dlt.extract import DltResource
+from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
-from esms_source.config import resolve_call
+from esms_source.config import SettingArguments, resolve_call
 from esms_source.load.recovery import mend_active_pipeline
 from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
-from esms_source.redaction import MaskedErrors
+from esms_source.redaction import mask_load
 from esms_source.rows.recorder import Polled
 from esms_source.session import Session
 from esms_source.tables import POLLED, Table
@@ -35,8 +37,16 @@ class _JsonTravelsAsText(logging.Filter):
         return "several column hints were different" not in record.getMessage()
 
 
-for _filter in (_JsonTravelsAsText(), MaskedErrors()):
-    logging.getLogger("dlt").addFilter(_filter)
+@contextmanager
+def _quiet_extract(load_id: str) -> Iterator[None]:
+    """Keep phones and needless warnings out of dlt's log of one load."""
+    mask_load(load_id)
+    needless = _JsonTravelsAsText()
+    logging.getLogger("dlt").addFilter(needless)
+    try:
+        yield
+    finally:
+        logging.getLogger("dlt").removeFilter(needless)
 
 
 @dlt.source(name="esms", section="esms")
@@ -48,7 +58,7 @@ def esms_source(
     since: datetime | None = None,
     until: datetime | None = None,
     max_ref_ids: int | None = None,
-    **settings: Any,  # noqa: ANN401  every setting, by name
+    **settings: Unpack[SettingArguments],
 ) -> Sequence[DltResource]:
     """Ask eSMS for everything that is due, as one load.
 
@@ -118,10 +128,12 @@ def polled_tables(
 
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator[Polled | None]:
-        for page in ask(dlt.current.load_package_state()["load_id"]):
-            yield page
-            # dlt takes turns: each table writes its rows before the next page is made.
-            yield from [None] * len(POLLED)
+        load_id = dlt.current.load_package_state()["load_id"]
+        with _quiet_extract(load_id):
+            for page in ask(load_id):
+                yield page
+                # dlt takes turns: each table writes its rows before the next page.
+                yield from [None] * len(POLLED)
 
     merging: TDeleteInsertStrategyDict = {
         "disposition": "merge",

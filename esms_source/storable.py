@@ -7,6 +7,9 @@ import re
 from decimal import Decimal
 from typing import Any, Final
 
+INT64: Final = range(-(2**63), 2**63)
+"""Whole numbers that a column takes."""
+
 MAX_DEPTH: Final = 64
 """Lists and objects in one another; what is nested deeper is kept as JSON text."""
 

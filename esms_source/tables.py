@@ -233,5 +233,11 @@ TABLES: Final = (*POLLED, *SMALL)
 FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
 """Columns of the ledger that are never carried ones."""
 
+
+def is_carried(column: str) -> bool:
+    """Tell whether a column of the ledger was carried over from the warehouse."""
+    return column.lower() not in FIXED and not column.lower().startswith("_dlt_")
+
+
 LOADS: Final = "_dlt_loads"
 """dlt's own table of completed loads."""

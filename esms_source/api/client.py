@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from esms_source.api.request import Request
-    from esms_source.api.transport import Reply
+    from esms_source.api.transport import Received
     from esms_source.config import Settings
 
 PATH: Final = "/ZaloCallback/GetCallback"
@@ -104,32 +104,32 @@ class Client:
             "ListRefid": request.ref_ids,
             "OAId": request.oa_id,
         }
-        reply = self._transport.post(msgspec.json.encode(payload), on_sent)
-        request.held_bytes = len(reply.content)
+        received = self._transport.post(msgspec.json.encode(payload), on_sent)
+        request.held_bytes = len(received.content)
         try:
             with self._reading:
                 began = time.monotonic()
-                self._read(request, reply)
+                self._read(request, received)
                 request.decoding = time.monotonic() - began
         except BaseException:
             self.release([request])
             raise
-        request.http_status, request.code = reply.status, SUCCESS
+        request.http_status, request.code = received.status, SUCCESS
 
-    def _read(self, request: Request, reply: Reply) -> None:
+    def _read(self, request: Request, received: Received) -> None:
         """Read an answer into its request, or say what is wrong with it."""
-        retry_after = _seconds(reply.headers.get("Retry-After"))
-        is_refused = reply.status == HTTPStatus.TOO_MANY_REQUESTS or (
-            reply.status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
+        retry_after = _seconds(received.headers.get("Retry-After"))
+        is_refused = received.status == HTTPStatus.TOO_MANY_REQUESTS or (
+            received.status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
         )
         if is_refused:
             raise RateLimitedError(
-                f"HTTP {reply.status}",
+                f"HTTP {received.status}",
                 retry_after=retry_after,
-                http_status=reply.status,
+                http_status=received.status,
             )
         try:
-            self._read_content(request, reply.content, reply.status)
+            self._read_content(request, received.content, received.status)
         except RateLimitedError as exc:
             exc.retry_after = retry_after
             raise

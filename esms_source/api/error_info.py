@@ -10,9 +10,8 @@ from math import isfinite
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
-from esms_source.storable import storable
+from esms_source.storable import INT64, storable, storable_text
 
-INT64: Final = range(-(2**63), 2**63)
 DATE_LENGTH: Final = len("____dd/MM/yyyy HH:mm:ss")
 VIETNAM: Final = "+07:00"
 MAX_WRAPS: Final = 5
@@ -62,7 +61,7 @@ def parse_error_info(text: str | None) -> ParsedError:
 
     The API stores a partner's JSON answer with its own exception text, percent
     encoding, quotes or a time around it. Never raises and never loses text; what
-    UTF-8 can't hold, such as half an emoji, becomes a backslash escape.
+    no database holds, such as half an emoji, becomes a backslash escape.
     Source: the GetCallback, callback-url and QueryZnsStatus pages of eSMS's API docs.
 
     Examples:
@@ -93,7 +92,7 @@ def _read(text: str, wraps: int, at: datetime | None) -> ParsedError:
         parsed = (
             _read_object(body, text)
             or _read_string(body, text, wraps, at)
-            or NOTHING._replace(message=_utf8(body if at else text))
+            or NOTHING._replace(message=storable_text(body if at else text))
         )
     return parsed._replace(at=at) if at else parsed
 
@@ -148,7 +147,7 @@ def _read_members(members: dict[str, Any], detail: str | None) -> ParsedError:
     elif code is None and error is not None:
         members[name] = error
     if message is not None:
-        message = _utf8(message) if isinstance(message, str) else _dump(message)
+        message = storable_text(message) if isinstance(message, str) else _dump(message)
     data = None
     if members:
         [(name, value), *others] = members.items()
@@ -181,7 +180,7 @@ def _read_cut(body: str, text: str) -> ParsedError:
     return ParsedError(
         _to_code(code[1]) if code else None,
         _unescape(message[1]) if message else None,
-        _utf8(text.strip()),
+        storable_text(text.strip()),
         None,
         None,
     )
@@ -189,22 +188,16 @@ def _read_cut(body: str, text: str) -> ParsedError:
 
 def _unescape(quoted: str) -> str:
     try:
-        return _utf8(_decode(quoted + '"')[0])
+        return storable_text(_decode(quoted + '"')[0])
     except JSONDecodeError:
-        return _utf8(quoted[1:])
+        return storable_text(quoted[1:])
 
 
 def _join(before: str, after: str) -> str | None:
     before, after = before.strip(), after.strip()
     if before[-1:] == "[" and after[:1] == "]":  # a list of one
         before, after = before[:-1].rstrip(), after[1:].lstrip()
-    return _utf8(f"{before} {after}".strip()) or None
-
-
-def _utf8(text: str) -> str:
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "backslashreplace").decode()
+    return storable_text(f"{before} {after}".strip()) or None
 
 
 def _dump(value: Any) -> str:  # noqa: ANN401  any JSON value

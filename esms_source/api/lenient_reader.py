@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from esms_source.api.fields import COLUMN_OF, KNOWN, MAX_EXPONENT, TYPED
 from esms_source.api.request import Rejected
-from esms_source.storable import to_json
+from esms_source.storable import INT64, to_json
 from esms_source.tables import BIGINT, DECIMAL, TEXT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esms_source.privacy import Privacy
-
-INT64: Final = range(-(2**63), 2**63)
 
 
 def read_odd(

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from esms_source.cli.memory import tune
+from esms_source.cli.options import (
+    AS_JSON,
+    MAX_REF_IDS,
+    OA_IDS,
+    moment_option,
+    pipeline_options,
+    utc,
+)
 from esms_source.cli.output import print_json, print_report, print_table
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.runtime import stop_on_signals
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from datetime import datetime
 
 EXIT_FAILED = 1
 
@@ -56,40 +62,10 @@ def main() -> None:
     tune()
 
 
-_PIPELINE_OPTIONS = (
-    click.option("--destination", default="duckdb", help="dlt's name for it."),
-    click.option("--dataset", default="zalo", help="Dataset to load into."),
-    click.option("--pipeline", default="esms", help="dlt's name of the pipeline."),
-)
-
-
-def _pipeline_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_PIPELINE_OPTIONS):
-        command = option(command)
-    return command
-
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-_OA_IDS = click.option(
-    "--oa-id", "oa_ids", multiple=True, help="Only this OA; may be given again."
-)
-_MAX_REF_IDS = click.option(
-    "--max-ref-ids",
-    metavar="N",
-    type=click.IntRange(0),
-    help="Ask at most so many, oldest first.",
-)
-_moment = partial(
-    click.option,
-    metavar="DATE[ TIME]",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
-)
-
-
 @main.command()
-@_pipeline_options
-@_MAX_REF_IDS
-@_OA_IDS
+@pipeline_options
+@MAX_REF_IDS
+@OA_IDS
 @click.option(
     "--ref-ids",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -100,9 +76,9 @@ _moment = partial(
     metavar="STATE[,STATE]",
     help="Ask RefIds in these states again, settled or not, and no others.",
 )
-@_moment("--since", help="With --repoll: sent from then on (UTC).")
-@_moment("--until", help="With --repoll: sent before then (UTC).")
-@_JSON
+@moment_option("--since", help="With --repoll: sent from then on (UTC).")
+@moment_option("--until", help="With --repoll: sent before then (UTC).")
+@AS_JSON
 def run(
     pipeline: str,
     dataset: str,
@@ -144,8 +120,8 @@ def run(
                 ref_ids=only,
                 oa_ids=oa_ids,
                 repoll=() if repoll is None else repoll.split(","),
-                since=_utc(since),
-                until=_utc(until),
+                since=utc(since),
+                until=utc(until),
                 max_ref_ids=max_ref_ids,
                 progress=progress,
                 stop=stop,
@@ -160,10 +136,10 @@ def run(
 
 
 @main.command()
-@_pipeline_options
-@_MAX_REF_IDS
-@_OA_IDS
-@_JSON
+@pipeline_options
+@MAX_REF_IDS
+@OA_IDS
+@AS_JSON
 def plan(
     pipeline: str,
     dataset: str,
@@ -214,7 +190,7 @@ def plan(
 
 
 @main.command()
-@_pipeline_options
+@pipeline_options
 def check(pipeline: str, dataset: str, destination: str) -> None:
     """Check settings, warehouse, destination and API key: a line each.
 
@@ -232,7 +208,7 @@ def check(pipeline: str, dataset: str, destination: str) -> None:
 
 
 @main.command()
-@_pipeline_options
+@pipeline_options
 @click.option(
     "--output",
     default="esms-report.html",
@@ -259,7 +235,7 @@ def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
 @main.command()
 @click.argument("ref_ids", metavar="REFID...", nargs=-1, required=True)
 @click.option("--oa-id", help="The OA that sent them, if not the one of the settings.")
-@_JSON
+@AS_JSON
 def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> None:
     """Ask for some RefIds now and print the answer; load nothing."""
     from esms_source.cli.lookup import look_up
@@ -267,7 +243,7 @@ def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> Non
 
     settings = resolve_settings(oa_id=oa_id)
     if not settings.oa_id:
-        raise ConfigError("oa_id: not set; give --oa-id or set SOURCES__ESMS__OA_ID")
+        raise ConfigError("oa_id: not set", "give --oa-id or set SOURCES__ESMS__OA_ID")
     with stop_on_signals() as stop:
         found = look_up(settings, settings.oa_id, ref_ids, stop)
     if as_json:
@@ -307,8 +283,8 @@ def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> 
     try:
         serve(behaviour, "127.0.0.1", port, announce=click.echo)
     except OSError as exc:
-        text = f"port {port} can't be used ({exc.strerror}); choose another --port"
-        raise ConfigError(text) from exc
+        fact = f"port {port} can't be used ({exc.strerror})"
+        raise ConfigError(fact, "choose another --port") from exc
 
 
 @main.command()
@@ -370,7 +346,3 @@ def demo(folder: Path) -> None:
     click.echo(f"\nTry next, on {world.result}:")
     for query in QUERIES:
         click.echo(f"  {query}")
-
-
-def _utc(moment: datetime | None) -> datetime | None:
-    return moment.replace(tzinfo=timezone.utc) if moment else None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-REF_IDS: Final = 24_000
+MESSAGES: Final = 24_000
 OA_IDS: Final = ("1090257973118325189", "2846253178204619375", "3571024689135780246")
 LATE_REF_ID: Final = "4a496110-9fd3-4838-ac8b-bcaa36616f7011"
 
@@ -28,7 +28,7 @@ MAKE_WAREHOUSE: Final = """
         list_element(['welcome', 'order', 'birthday', 'sale 11.11'], 1 + n // 7 % 4)
             AS campaign,
         list_element(['228386', '228401', '301177'], 1 + n % 3) AS template
-    FROM range($ref_ids) AS numbers(n)
+    FROM range($messages) AS numbers(n)
 """
 
 ADD_LATE_ROW: Final = """
@@ -94,7 +94,7 @@ class World:
         shutil.rmtree(self.pipelines, ignore_errors=True)
         with duckdb.connect(self.warehouse) as connection:
             connection.execute(
-                MAKE_WAREHOUSE, {"oa_ids": list(OA_IDS), "ref_ids": REF_IDS}
+                MAKE_WAREHOUSE, {"oa_ids": list(OA_IDS), "messages": MESSAGES}
             )
 
     def add_late_row(self) -> None:

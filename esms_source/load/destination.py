@@ -13,7 +13,13 @@ from dlt.common.destination.exceptions import DestinationException
 from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
-from esms_source.databases import NotInstalled, duckdb_file, installing, is_locked
+from esms_source.databases import (
+    NotInstalled,
+    duckdb_file,
+    explain,
+    installing,
+    is_locked,
+)
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.redaction import first_line
 from esms_source.tables import REF_IDS
@@ -39,11 +45,11 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
         pipeline.sql_client()
     except NotInstalled as exc:
         fact = f"the destination {destination!r} is not installed"
-        raise ConfigError(f"{fact}; {installing(destination)}") from exc
+        raise ConfigError(fact, installing(destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         fact = f"the destination {destination!r} can't be opened: {first_line(exc)}"
         remedy = f"correct --destination or set {_credentials_of(destination)}"
-        raise ConfigError(f"{fact}; {remedy}") from exc
+        raise ConfigError(fact, remedy) from exc
     return pipeline
 
 
@@ -65,17 +71,16 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
         fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
         text = f"{fact}, so that callbacks a later answer lacks would stay"
-        raise DestinationError(f"{text}; load into duckdb or an SQL warehouse")
+        raise DestinationError(text, "load into duckdb or an SQL warehouse")
     client = pipeline.sql_client()
     path = duckdb_file(client)
     if path and _duckdb_name(path).lower() == client.dataset_name.lower():
-        fact = (
-            f"the dataset {pipeline.dataset_name!r} bears the name of its DuckDB file"
-        )
-        raise ConfigError(f"{fact}; choose another --dataset or another file")
+        name = f"the dataset {pipeline.dataset_name!r}"
+        fact = f"{name} has the same name as its DuckDB file"
+        raise ConfigError(fact, "choose another --dataset or another file")
     if path and not Path(path).parent.is_dir():
         fact = f"there is no folder {str(Path(path).parent)!r} for the DuckDB file"
-        raise ConfigError(f"{fact}; make it or set DESTINATION__DUCKDB__CREDENTIALS")
+        raise ConfigError(fact, "make it or set DESTINATION__DUCKDB__CREDENTIALS")
 
 
 def check_grants(pipeline: dlt.Pipeline) -> None:
@@ -111,13 +116,13 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
         usage = f'GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}"'
         tables = f'ON ALL TABLES IN SCHEMA "{schema}" TO "{user}"'
         rights = f"{usage} and GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE {tables}"
-        raise DestinationError(f"{fact}; {rights}")
+        raise DestinationError(fact, rights)
     for user, database, may_create in rows or ():
         if not may_create:
             grant = f'GRANT CREATE ON DATABASE "{database}" TO "{user}"'
             instead = f"make the schemas {' and '.join(schemas)} for it"
             fact = f"the user {user!r} may not create schemas in PostgreSQL"
-            raise DestinationError(f"{fact}; {grant}, or {instead}")
+            raise DestinationError(fact, f"{grant}, or {instead}")
 
 
 def missing_index(pipeline: dlt.Pipeline) -> str | None:
@@ -158,19 +163,14 @@ def reporting_errors() -> Iterator[None]:
                 raise link from link.__cause__
         raise _unwrap(exc) from exc
     except (ConfigurationException, ImportError) as exc:
-        raise ConfigError(
-            f"the destination can't be opened: {first_line(exc)}"
-        ) from exc
+        fact = f"the destination can't be opened: {first_line(exc)}"
+        raise ConfigError(fact) from exc
     except (DestinationException, DatabaseException) as exc:
-        text = f"the destination can't be used: {first_line(exc)}"
-        raise DestinationError(
-            f"{text}; check its name, credentials and grants"
-        ) from exc
+        remedy = "check its name, credentials and grants"
+        raise explain(exc, "the destination can't be used", remedy) from exc
     except (duckdb.Error, OSError) as exc:
-        text = f"planning or loading failed: {first_line(exc)}"
-        raise DestinationError(
-            f"{text}; check the room on the disks and the columns of ref_ids"
-        ) from exc
+        remedy = "check the room on the disks and the columns of ref_ids"
+        raise explain(exc, "planning or loading failed", remedy) from exc
 
 
 def _duckdb_name(path: str) -> str:
@@ -198,9 +198,8 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
         with client:
             yield client
     except (driver_error, DatabaseException) as exc:
-        fact = f"the destination can't be reached: {first_line(exc)}"
-        text = f"{fact}; what was answered is kept and the next run loads it"
-        raise DestinationError(text) from exc
+        remedy = "what was answered is kept and the next run loads it"
+        raise explain(exc, "the destination can't be reached", remedy) from exc
 
 
 def innermost(exc: BaseException) -> str:
@@ -211,10 +210,9 @@ def innermost(exc: BaseException) -> str:
 
 
 def _unwrap(exc: PipelineStepFailed) -> EsmsError:
-    if is_locked(exc):
-        fact = "another process holds the destination's DuckDB file open"
-        return DestinationError(f"{fact}; close it there and run again")
     # dlt drops what an extract that fails has read, and keeps a load.
     outcome = "is due again" if exc.step == "extract" else "is loaded by the next run"
-    fact = f"the {exc.step} step failed: {innermost(exc)}"
-    return DestinationError(f"{fact}; what was asked {outcome}")
+    fact = f"the {exc.step} step failed"
+    if is_locked(exc):
+        return explain(exc, fact, "")
+    return DestinationError(f"{fact}: {innermost(exc)}", f"what was asked {outcome}")

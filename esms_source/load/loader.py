@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import gc
+import shutil
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import dlt
 import duckdb
 import pyarrow as pa
 import tenacity
@@ -22,13 +22,14 @@ from esms_source.load.destination import innermost, on_postgres
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import dlt
+    from dlt.common.pipeline import LoadInfo
+
 TURN_POLL_SECONDS: Final = 0.1
 
 MEMORY_LIMIT: Final = "memory_limit"
 DUCKDB_MEMORY: Final = "96MB"
 """What DuckDB may take for a load; what needs more goes to a temporary file."""
-
-KEEP_LOADED: Final = "load.delete_completed_jobs"
 
 HOPELESS: Final = (
     DestinationTerminalException,
@@ -52,7 +53,7 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
         lock.acquire()
     except Timeout as exc:
         fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
-        raise PipelineBusyError(f"{fact}; wait for its end") from exc
+        raise PipelineBusyError(fact, "wait for its end") from exc
     try:
         yield
     finally:
@@ -79,28 +80,32 @@ def load(pipeline: dlt.Pipeline) -> None:
             dropped, so that it blocks no later run; its RefIds are due again.
         PipelineStepFailed: It failed otherwise; the next run tries it again.
     """
-    # A loaded package would keep its files, for ever more of them.
-    if dlt.config.get(KEEP_LOADED) is None:
-        dlt.config[KEEP_LOADED] = True
     try:
         pipeline.normalize()
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
         with dataset_lock(pipeline):
-            wait_for_lock(_load_in_bounds)(pipeline)
+            info = wait_for_lock(_load_in_bounds)(pipeline)
+        _drop_files(info)
     except PipelineStepFailed as exc:
         if not any(isinstance(link, HOPELESS) for link in causes(exc)):
             raise
         pipeline.abort_packages()
-        text = f"the destination refuses the load: {innermost(exc)}"
-        raise DestinationError(
-            f"{text}; correct its tables; the load's RefIds are due again"
-        ) from exc
+        fact = f"the destination refuses the load: {innermost(exc)}"
+        remedy = "correct its tables; the load's RefIds are due again"
+        raise DestinationError(fact, remedy) from exc
     # dlt leaves some megabytes of it a load; the next slice needs them.
     gc.collect()
 
 
-def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
+def _drop_files(info: LoadInfo) -> None:
+    """Drop the files of loads that completed: dlt keeps them all."""
+    for package in info.load_packages:
+        if package.state == "loaded":
+            shutil.rmtree(package.package_path, ignore_errors=True)
+
+
+def _load_in_bounds(pipeline: dlt.Pipeline) -> LoadInfo:
     """Load; keep DuckDB from taking most of the machine, unless it was told how much.
 
     The bound lasts for as long as any connection to the file is open.
@@ -115,7 +120,7 @@ def _load_in_bounds(pipeline: dlt.Pipeline) -> None:
             with suppress(*ReadError):
                 stack.enter_context(client)
                 client.execute_sql(f"SET {MEMORY_LIMIT} = '{DUCKDB_MEMORY}'")
-        pipeline.load()
+        return pipeline.load()
 
 
 def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:

@@ -54,7 +54,7 @@ def read_file(path: Path, ref_id_column: str) -> list[dict[str, str]]:
         cells = csv.reader(io.StringIO(text), skipinitialspace=True)
         header, *rows = [row for row in cells if len(row) > 1 or any(row)] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as exc:
-        raise ConfigError(f"{path} can't be read: {exc}; give a UTF-8 text") from exc
+        raise ConfigError(f"{path} can't be read: {exc}", "give a UTF-8 text") from exc
     names = [name.strip() for name in header]
     if match(ref_id_column, names) or match("ref_id", names):
         # A cell behind the last name, or under none, belongs to no column.
@@ -64,7 +64,7 @@ def read_file(path: Path, ref_id_column: str) -> list[dict[str, str]]:
         ]
     if len(names) > 1:
         fact = f"{path} has no column {ref_id_column!r} in its first line"
-        raise ConfigError(f"{fact}; name it there, or give one RefId a line")
+        raise ConfigError(fact, "name it there, or give one RefId a line")
     return [{"ref_id": line.strip()} for line in text.splitlines() if line.strip()]
 
 
@@ -73,7 +73,7 @@ def _find_row_columns(table: RefIdTable, present: list[str]) -> Columns:
     ref_id = match(table.ref_id_column, present) or match("ref_id", present)
     if ref_id is None:
         fact = f"the rows have no ref_id, only {', '.join(map(repr, present))}"
-        raise RefIdTableError(f"{fact}; name their column ref_id")
+        raise RefIdTableError(fact, "name their column ref_id")
     carried = {alias: match(name, present) for alias, name in table.carried.items()}
     return Columns(
         ref_id,
@@ -114,4 +114,4 @@ def _from_rows(rows: list[dict[str, Any]]) -> pa.Table:
         return pa.table({name: [row.get(name) for row in rows] for name in names})
     except pa.ArrowException as exc:
         fact = f"the rows of ref_ids don't agree in type: {exc}"
-        raise RefIdTableError(f"{fact}; give each column one type") from exc
+        raise RefIdTableError(fact, "give each column one type") from exc

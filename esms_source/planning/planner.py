@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from esms_source.databases import ReadError, is_locked
-from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
+from esms_source.databases import ReadError, explain
+from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.ledger import WORK, due_condition
 from esms_source.planning.candidates import Skipped, count_skipped
 from esms_source.planning.database import Database
@@ -15,9 +15,8 @@ from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.scratch import Scratch
 from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.planning.work_list import OaPlan, Plan, work_in
-from esms_source.redaction import first_line
 from esms_source.sql import moment_literal, quote_name, text_list
-from esms_source.tables import FIXED, LOADS, REF_IDS, SETTLED, STATES
+from esms_source.tables import LOADS, REF_IDS, SETTLED, STATES, is_carried
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +27,15 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.planning.candidates import Candidates
     from esms_source.planning.given_rows import RefIds
+
+UNREADABLE_LEDGER: Final = (
+    "the ledger can't be read",
+    "check the destination and its grants",
+)
+UNREADABLE_TABLE: Final = (
+    "the warehouse table can't be read",
+    "correct [sources.esms.ref_ids]",
+)
 
 
 @dataclass(frozen=True)
@@ -55,16 +63,15 @@ class Choice:
         """Refuse what can't be meant."""
         for name in ("oa_ids", "repoll"):
             if isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}: a single text; give a list")
+                raise ConfigError(f"{name}: not a list", "give a list of strings")
         unknown = sorted(set(self.repoll) - set(STATES))
         if unknown:
-            raise ConfigError(
-                f"repoll: no state {unknown[0]!r}; use {', '.join(STATES)}"
-            )
+            fact = f"repoll: there is no state {unknown[0]!r}"
+            raise ConfigError(fact, f"use {', '.join(STATES)}")
         if (self.since or self.until) and not self.repoll:
-            raise ConfigError("since and until go with repoll; name the states")
+            raise ConfigError("since and until go with repoll", "name the states")
         if self.max_ref_ids is not None and self.max_ref_ids < 0:
-            raise ConfigError("max_ref_ids: below 0; give a number of RefIds")
+            raise ConfigError("max_ref_ids: below 0", "give a number of RefIds")
 
 
 def make_plan(
@@ -139,18 +146,14 @@ class _Planner:
             present = database.columns(ref_ids)
             if present is None:
                 return
-            carried = [
-                database.quote(name)
-                for name in present
-                if name.lower() not in FIXED and not name.lower().startswith("_dlt_")
-            ]
+            carried = [database.quote(name) for name in present if is_carried(name)]
             columns = ", ".join([*WORK.names, *carried])
             condition = self._due(database.name_of(LOADS))
             database.copy(f"SELECT {columns} FROM {ref_ids} WHERE {condition}", "due")
             database.copy(self._oas(ref_ids), "oas")
             self._ledger = database
         except ReadError as exc:
-            raise DestinationError(_why_not(exc)) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from exc
         self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
         self._scratch.execute(
             "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
@@ -267,7 +270,7 @@ class _Planner:
         try:
             ledger.show(sql, "ledger_keys")
         except ReadError as exc:
-            raise DestinationError(_why_not(exc)) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from exc
 
     def _at_hand(self, limit: int) -> list[str]:
         sql = "SELECT ref_id FROM plan.main.candidates"
@@ -285,9 +288,7 @@ class _Planner:
                 f"CREATE OR REPLACE TABLE plan.main.candidates AS {sql}"
             )
         except ReadError as exc:
-            fact = first_line(exc)
-            text = f"the warehouse table can't be read: {fact}"
-            raise RefIdTableError(f"{text}; correct [sources.esms.ref_ids]") from exc
+            raise explain(exc, *UNREADABLE_TABLE, RefIdTableError) from exc
         return found.columns.sent_at is not None
 
     def _keep_requested(self) -> None:
@@ -351,12 +352,3 @@ def _among(chosen: str, row: str) -> str:
         f"EXISTS (FROM plan.main.{chosen} AS chosen WHERE chosen.ref_id = {row}.ref_id"
         f" AND coalesce(chosen.oa_id = {row}.oa_id, true))"
     )
-
-
-def _why_not(exc: Exception) -> str:
-    if is_locked(exc):
-        return (
-            "another process holds the destination's DuckDB file open; close it there"
-        )
-    fact = first_line(exc)
-    return f"the ledger can't be read: {fact}; check the destination and its grants"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Self
 
-MEMORY_LIMIT: Final = "192MB"
+PLANNING_MEMORY: Final = "192MB"
 """Memory for planning; what needs more goes to a temporary file."""
 
 GROUP_ROWS: Final = 20_480
@@ -43,7 +43,7 @@ class Scratch:
         self.execute("ATTACH ':memory:' AS plan")
         self.execute("USE plan")
         self.execute("SET temp_directory = ?", [str(self.folder / "spilled")])
-        self.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        self.execute(f"SET memory_limit = '{PLANNING_MEMORY}'")
         self.execute("SET preserve_insertion_order = false")
         self.execute("SET TimeZone = ?", [timezone])
         self._attached: dict[str, str] = {}

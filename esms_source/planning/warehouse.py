@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+import dlt
 from dlt.common.configuration import resolve_configuration
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination.exceptions import DestinationException
@@ -18,8 +19,8 @@ from esms_source.databases import (
     NotInstalled,
     ReadError,
     duckdb_file,
+    explain,
     installing,
-    is_locked,
 )
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.candidates import Candidates, Columns, match
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.config import RefIdTable, Settings
+    from esms_source.exceptions import EsmsError
     from esms_source.planning.scratch import Scratch
 
 DENIED: Final = re.compile(
@@ -70,7 +72,7 @@ def table_candidates(
         database = Database(client, scratch, table.dataset_name)
         if database.is_missing:
             fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
-            raise RefIdTableError(f"{fact}; correct ref_ids.credentials")
+            raise RefIdTableError(fact, "correct ref_ids.credentials")
         if table.query:
             # A line of its own: the query may end in a comment.
             relation = f"({table.query.strip().rstrip(';')}\n) AS query"
@@ -78,7 +80,7 @@ def table_candidates(
             relation = database.name_of(table.table or "")
         types = database.types(relation)
         if types is None:
-            raise RefIdTableError(_not_there(table))
+            raise _not_there(table)
         columns = _find_columns(table, list(types))
         if windows and database.is_postgres and columns.sent_at:
             known = scratch.rows(
@@ -91,7 +93,7 @@ def table_candidates(
         relation = database.readable(relation, columns.all, "raw")
         return Candidates(relation, columns, scratch.types(relation))
     except ReadError as exc:
-        raise RefIdTableError(_why_not(table, exc, client)) from exc
+        raise _why_not(table, exc, client) from exc
 
 
 def _in_windows(
@@ -134,7 +136,7 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
     table = settings.ref_ids
     if not table.table and not table.query:
         remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
-        raise ConfigError(f"no warehouse table is named; {remedy}")
+        raise ConfigError("no warehouse table is named", remedy)
     open_destination = DestinationReference.from_reference
     try:
         factory: Any = open_destination(table.destination)
@@ -147,21 +149,20 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
                 explicit_value=credentials,
                 accept_partial=True,
             )
-            if not getattr(credentials, "__resolved_fields_set__", None):
+            if credentials == credentials_type():
                 credentials = None
         if credentials is not None:
             factory = open_destination(table.destination, credentials=credentials)
-        config = factory.spec()._bind_dataset_name(dataset_name="warehouse")  # noqa: SLF001
-        client: SqlClientBase[Any] = factory.client(
-            Schema("warehouse"), config
-        ).sql_client
+        # With a schema of its own dlt doesn't connect to look for one.
+        dataset = dlt.dataset(factory, "warehouse", Schema("warehouse"))
+        client = dataset.sql_client
     except NotInstalled as exc:
         fact = f"the warehouse {table.destination!r} is not installed"
-        raise ConfigError(f"{fact}; {installing(table.destination)}") from exc
+        raise ConfigError(fact, installing(table.destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         fact = first_line(exc)
         remedy = "see ref_ids.destination and ref_ids.credentials"
-        raise ConfigError(f"the warehouse can't be opened: {fact}; {remedy}") from exc
+        raise ConfigError(f"the warehouse can't be opened: {fact}", remedy) from exc
     return client
 
 
@@ -172,7 +173,7 @@ def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
         found = match(name, present)
         if found is None:
             fact = f"there is no column {name!r}, only {', '.join(map(repr, present))}"
-            raise RefIdTableError(f"{fact}; correct ref_ids.{setting}")
+            raise RefIdTableError(fact, f"correct ref_ids.{setting}")
         return found
 
     return Columns(
@@ -183,17 +184,18 @@ def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
     )
 
 
-def _not_there(table: RefIdTable) -> str:
+def _not_there(table: RefIdTable) -> RefIdTableError:
     if table.query:
-        return "ref_ids.query names a table that is not there; correct it"
+        fact = "ref_ids.query names a table that is not there"
+        return RefIdTableError(fact, "correct it")
     name = ".".join(part for part in (table.dataset_name, table.table) if part)
     remedy = "correct ref_ids.dataset_name, ref_ids.table or ref_ids.credentials"
-    return f"there is no table {name!r} in the warehouse; {remedy}"
+    return RefIdTableError(f"there is no table {name!r} in the warehouse", remedy)
 
 
-def _why_not(table: RefIdTable, exc: Exception, client: SqlClientBase[Any]) -> str:
-    if is_locked(exc):
-        return "another process holds the warehouse's DuckDB file open; close it there"
+def _why_not(
+    table: RefIdTable, exc: Exception, client: SqlClientBase[Any]
+) -> EsmsError:
     fact = first_line(exc)
     if denied := DENIED.match(fact):
         kind, name = denied.groups()
@@ -202,6 +204,6 @@ def _why_not(table: RefIdTable, exc: Exception, client: SqlClientBase[Any]) -> s
         right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
         user = getattr(client.credentials, "username", None) or "its user"
         grant = f"GRANT {right} {parts} TO {quote_name(user)}"
-        return f"the warehouse can't be read: {fact}; {grant}"
-    part = "query" if table.query else "table"
-    return f"the warehouse can't be read: {fact}; see ref_ids.{part} and its grants"
+        return RefIdTableError(f"the warehouse can't be read: {fact}", grant)
+    remedy = f"see ref_ids.{'query' if table.query else 'table'} and its grants"
+    return explain(exc, "the warehouse can't be read", remedy, RefIdTableError)

@@ -46,7 +46,7 @@ UNSENT_POLL_SECONDS: Final = 0.002
 """How soon to look again while all requests of the window are still leaving."""
 
 
-class Clock(Protocol):
+class Pausing(Protocol):
     """Monotonic seconds and an interruptible wait."""
 
     def monotonic(self) -> float:
@@ -84,7 +84,7 @@ class RateLimiter:
         least_silence: Seconds of silence after a refusal, at least.
     """
 
-    def __init__(self, rate: float, clock: Clock, least_silence: float = 1.0) -> None:
+    def __init__(self, rate: float, clock: Pausing, least_silence: float = 1.0) -> None:
         self.rate = rate
         self.pace = rate
         self._clock = clock

@@ -15,6 +15,7 @@ from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.polling.rate_limit import RateLimiter
+from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -254,15 +255,11 @@ def _open_postgres(store: str, table: str, rate: int) -> Budget:
         raise _unusable(exc, remedy) from exc
 
 
-def _first_line(exc: Exception) -> str:
-    return (str(exc).strip().splitlines() or [type(exc).__name__])[0].rstrip(".;:")
-
-
 def _unusable(exc: Exception, remedy: str) -> ConfigError:
-    fact = f"rate_limit_store can't be used: {_first_line(exc)}"
-    return ConfigError(f"{fact}; {remedy} (SOURCES__ESMS__RATE_LIMIT_STORE)")
+    fact = f"rate_limit_store can't be used: {first_line(exc)}"
+    return ConfigError(fact, f"{remedy} (SOURCES__ESMS__RATE_LIMIT_STORE)")
 
 
 def _lost(exc: Exception) -> EsmsError:
-    fact = f"the shared budget can't be reached any more: {_first_line(exc)}"
-    return EsmsError(f"{fact}; what was answered is kept; run again")
+    fact = f"the shared budget can't be reached any more: {first_line(exc)}"
+    return EsmsError(fact, "what was answered is kept; run again")

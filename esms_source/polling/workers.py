@@ -83,7 +83,7 @@ class WorkerPool(Generic[T]):
             # The machine has no more; fewer do the work, too.
             if not self._alive:
                 remedy = "raise the limit of processes (ulimit -u)"
-                raise EsmsError(f"no thread can be started; {remedy}") from exc
+                raise EsmsError("no thread can be started", remedy) from exc
             return
         self._alive += 1
         self._started += 1

@@ -47,7 +47,7 @@ def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path
         path.write_text(page, encoding="utf-8")
     except OSError as exc:
         fact = f"{str(path)!r} can't be written ({exc.strerror})"
-        raise ConfigError(f"{fact}; choose another --output") from exc
+        raise ConfigError(fact, "choose another --output") from exc
     return path.resolve()
 
 

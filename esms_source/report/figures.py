@@ -13,9 +13,8 @@ import duckdb
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.codes import read_code_table
-from esms_source.databases import ReadError, is_locked
+from esms_source.databases import translated
 from esms_source.exceptions import DestinationError
-from esms_source.redaction import first_line
 from esms_source.tables import CALLBACKS, ERROR_CODES, REF_IDS, TELCOS
 from esms_source.views import read_view, refresh_views, setting_values
 
@@ -43,7 +42,7 @@ AGES: Final = (1, 6, 24, 72)
 
 LAST_RUNS: Final = 30
 
-MEMORY_LIMIT: Final = "400MB"
+REPORT_MEMORY: Final = "400MB"
 THREADS: Final = 2
 """Enough for ten million messages; more threads would need more memory."""
 
@@ -283,17 +282,12 @@ def _error_codes() -> list[dict[str, Any]]:
 @contextmanager
 def _reporting_errors(pipeline: dlt.Pipeline) -> Iterator[None]:
     dataset = f"the dataset {pipeline.dataset_name!r}"
-    try:
-        yield
-    except (DatabaseUndefinedRelation, duckdb.CatalogException) as exc:
-        fact = f"{dataset} has no tables, or no views on them"
-        raise DestinationError(f"{fact}; load it with esms run") from exc
-    except ReadError as exc:
-        if is_locked(exc):
-            fact = "another process holds the destination's DuckDB file open"
-            raise DestinationError(f"{fact}; close it there and try again") from exc
-        fact = f"{dataset} can't be read: {first_line(exc)}"
-        raise DestinationError(f"{fact}; check its credentials and grants") from exc
+    with translated(f"{dataset} can't be read", "check its credentials and grants"):
+        try:
+            yield
+        except (DatabaseUndefinedRelation, duckdb.CatalogException) as exc:
+            fact = f"{dataset} has no tables, or no views on them"
+            raise DestinationError(fact, "load it with esms run") from exc
 
 
 def _relation(client: SqlClientBase[Any], name: str) -> str:
@@ -304,7 +298,7 @@ def _arrow(client: SqlClientBase[Any], sql: str) -> pa.Table:
     connection = client.native_connection
     if isinstance(connection, duckdb.DuckDBPyConnection):
         # What needs more goes to a temporary file next to the database.
-        connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+        connection.execute(f"SET memory_limit = '{REPORT_MEMORY}'")
         connection.execute(f"SET threads = {THREADS}")
         return connection.sql(sql).to_arrow_table()
     with client.execute_query(sql) as cursor:

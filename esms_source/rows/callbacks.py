@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from esms_source.api.error_info import ParsedError, parse_error_info
 from esms_source.api.fast_reader import to_table
 from esms_source.api.fields import TYPE_OF
-from esms_source.storable import storable
 from esms_source.tables import (
     BIGINT,
     CALLBACKS,
@@ -129,11 +128,7 @@ def _error_columns(texts: pa.ChunkedArray) -> dict[str, pa.Array]:
     """Return the columns that come from ErrorInfo."""
     # Few texts fail many messages: each is parsed once.
     encoded = pc.unique(texts)
-    parsed = [
-        # Undone encodings may bring a NUL to light.
-        [storable(part) for part in parse_error_info(text)]
-        for text in encoded.to_pylist()
-    ]
+    parsed = [parse_error_info(text) for text in encoded.to_pylist()]
     which = pc.index_in(texts, encoded)
     return {
         f"error_{part}": pa.array(

@@ -17,7 +17,7 @@ Row: TypeAlias = dict[str, object]
 TYPES = deck({25: 60, 24: 34, 26: 4, 27: 2})
 """TypeId by weight; 26 and 27 come without telco and template."""
 
-TELCOS = deck({1: 45, 2: 25, 3: 20, 4: 4, 5: 2, 6: 1, 7: 1, 9: 1, 42: 1})
+TELCO_IDS = deck({1: 45, 2: 25, 3: 20, 4: 4, 5: 2, 6: 1, 7: 1, 9: 1, 42: 1})
 """Telcoid by weight; 9 is undocumented but seen, 42 stands for a new one."""
 
 SEND_STATUSES_NOT_FINAL = (2, 7, 1, 5)
@@ -176,7 +176,7 @@ def make_row(dice: Dice, ref_id: str, oa_id: str, fate: str) -> Row:
         TotalPrice=price,
         RequestId=dice.pick((None, None, "", f"req-{dice.roll(10**6):06}")),
         TypeId=dice.pick(TYPES),
-        Telcoid=dice.pick(TELCOS),
+        Telcoid=dice.pick(TELCO_IDS),
         PhoneNumber=_phone(dice),
         Partnerids=f"{dice.roll(16**20):020x}",
         ErrorInfo=dice.pick(SUCCESS_FORMS),

@@ -21,7 +21,7 @@ Source: the GetCallback page of eSMS's API docs.
 
 
 @dataclass(frozen=True)
-class Request:
+class Asked:
     """What stands in a body; a field that is absent or no text is blank.
 
     ``ref_ids`` is None where ListRefid is not a list.
@@ -38,7 +38,7 @@ class Case:
     """A request, its number from 1, and the fault that is due, if any."""
 
     number: int
-    request: Request | None
+    request: Asked | None
     fault: str | None
 
 
@@ -64,7 +64,7 @@ class Desk:
 
     def open(self, number: int, body: bytes, *, refused: bool) -> Case:
         """Read a request and decide which fault it gets."""
-        request = _read_request(body)
+        request = _read_asked(body)
         oa_id = request.oa_id if request else ""
         ref_ids = (request and request.ref_ids) or ()
         self._arrivals.note_asked(oa_id, ref_ids)
@@ -99,7 +99,7 @@ class Desk:
             self._arrivals.note_answered(request.oa_id, ref_ids)
         return self._fates.answer(request.oa_id, ref_ids, counts=counts)
 
-    def _problem(self, request: Request) -> tuple[str, str] | None:
+    def _problem(self, request: Asked) -> tuple[str, str] | None:
         """Return the code and message of what is wrong with a request."""
         expected = (
             (request.api_key, self._behaviour.api_key),
@@ -116,7 +116,7 @@ class Desk:
         return None
 
 
-def _read_request(body: bytes) -> Request | None:
+def _read_asked(body: bytes) -> Asked | None:
     try:
         fields = json.loads(body)
     except ValueError:
@@ -124,7 +124,7 @@ def _read_request(body: bytes) -> Request | None:
     if not isinstance(fields, dict):
         return None
     ref_ids = fields.get("ListRefid")
-    return Request(
+    return Asked(
         _text(fields, "ApiKey"),
         _text(fields, "SecretKey"),
         _text(fields, "OAId"),

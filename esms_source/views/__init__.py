@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -14,11 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 
 from esms_source.codes import read_code_table
-from esms_source.databases import ReadError, is_locked, wait_for_lock
-from esms_source.exceptions import DestinationError
-from esms_source.redaction import first_line
+from esms_source.databases import translated, wait_for_lock
 from esms_source.sql import text_literal
-from esms_source.tables import FIXED, LOADS, REF_IDS, SMALL, TABLES
+from esms_source.tables import LOADS, REF_IDS, SMALL, TABLES, is_carried
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,6 +42,10 @@ SEAL: Final = "_esms_views"
 
 DIALECTS: Final = ("duckdb", "postgres")
 """The SQL dialects on which the views are tested, and so made."""
+
+REMEDY: Final = (
+    "check its grants and what stands on the views, then run again; no data is lost"
+)
 
 _COLUMN: Final = re.compile(r"([a-z0-9_]+): (.+)")
 
@@ -110,7 +111,7 @@ def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     Raises:
         DestinationError: The destination refused; the tables are untouched.
     """
-    with _reporting_errors("the views can't be made"):
+    with translated("the views can't be made", REMEDY):
         return wait_for_lock(_refresh)(pipeline, settings)
 
 
@@ -120,7 +121,7 @@ def lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
     Raises:
         DestinationError: The destination can't be read.
     """
-    with _reporting_errors("the small tables can't be read"):
+    with translated("the small tables can't be read", REMEDY):
         return wait_for_lock(_lacks_small_tables)(pipeline)
 
 
@@ -265,22 +266,8 @@ def carried_columns(ledger: Sequence[str]) -> dict[str, str]:
     return {
         name: f"carried_{name}" if name.lower() in taken else name
         for name in ledger
-        if name.lower() not in FIXED and not name.lower().startswith("_dlt_")
+        if is_carried(name)
     }
-
-
-@contextmanager
-def _reporting_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except ReadError as exc:
-        if is_locked(exc):
-            fact = "another process holds the destination's DuckDB file open"
-            remedy = "close it there and run again"
-        else:
-            fact = first_line(exc)
-            remedy = "check its grants and what stands on the views, then run again"
-        raise DestinationError(f"{what}: {fact}; {remedy}; no data is lost") from exc
 
 
 def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:

@@ -163,7 +163,7 @@ def test_bad_settings_are_one_line_and_exit_code_2(
         (["run", "--repoll", "settled"], "no state 'settled'"),
         (["run", "--repoll", ""], "no state ''"),
         (["run", "--since", "2026-01-01"], "go with repoll"),
-        (["run", "--dataset", "out"], "bears the name of its DuckDB file"),
+        (["run", "--dataset", "out"], "has the same name as its DuckDB file"),
         (["lookup", "some-id"], "oa_id: not set"),
         (["simulate", "--faults", "nonsense"], "'nonsense' is not a known fault"),
     ],
@@ -223,7 +223,7 @@ def test_a_dataset_is_compared_as_duckdb_names_its_file(
     path = str(tmp_path / f"{file}.duckdb")
     monkeypatch.setenv("DESTINATION__DUCKDB__CREDENTIALS", path)
     ran = esms("run", "--dataset", dataset, exits=2)
-    assert "bears the name of its DuckDB file" in ran.stderr
+    assert "has the same name as its DuckDB file" in ran.stderr
     assert server.arrivals.requests == 0
 
 
@@ -316,7 +316,7 @@ def test_ref_ids_one_a_line_are_found_in_the_warehouse(
 
 def test_demo_shows_two_runs_and_what_came(esms, tmp_path, monkeypatch):
     """The demo needs no account, and ends with tables and queries."""
-    monkeypatch.setattr("esms_source.cli.demo.REF_IDS", 600)
+    monkeypatch.setattr("esms_source.cli.demo.MESSAGES", 600)
     shown = esms("demo", "--folder", str(tmp_path / "demo"), exits=0).stdout
     assert "asked 600 RefIds" in shown
     assert "The late row was found" in shown

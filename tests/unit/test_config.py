@@ -7,7 +7,7 @@ import pytest
 from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
-from esms_source.config import resolve_settings
+from esms_source.config import SettingArguments, Settings, resolve_settings
 from esms_source.exceptions import ConfigError
 
 if TYPE_CHECKING:
@@ -294,3 +294,9 @@ def test_settings_print_without_secrets(api_key, secret_key):
         assert api_key not in text
         assert secret_key not in text
         assert "pepper" not in text
+
+
+def test_editors_know_every_setting():
+    """The keyword arguments are the settings, but for the table of RefIds."""
+    settings = set(Settings.get_resolvable_fields()) - {"ref_ids"}
+    assert set(SettingArguments.__annotations__) == settings

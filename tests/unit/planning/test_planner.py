@@ -278,7 +278,17 @@ def test_only_some_oas(world):
         ("b", "zz"),
         iter(["b", "zz"]),
     ],
-    ids=lambda only: ascii(only)[:30],
+    ids=[
+        "texts",
+        "dicts",
+        "dicts with blanks",
+        "tables",
+        "a table",
+        "batches",
+        "a mix",
+        "a tuple",
+        "an iterator",
+    ],
 )
 def test_only_some_ref_ids(only, world):
     """In any form; what warehouse and ledger lack goes to the default OA."""
