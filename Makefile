@@ -21,9 +21,12 @@ endif
 LOCKS := dev core tests airflow dagster dbt
 UPGRADE ?=
 
+WORKERS ?= 2
+PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-unit test-all test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,9 +34,18 @@ help: ## List the targets
 demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
 	@$(BIN)/esms demo
 
-test: $(VENV)/tests.stamp ## Run the tests with branch coverage
-	$(BIN)/coverage run -m pytest
+test: $(VENV)/tests.stamp ## Run the tests, two at a time (COVERAGE=1 measures branches)
+	$(PYTEST) -n $(WORKERS)
+ifdef COVERAGE
+	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+endif
+
+test-unit: $(VENV)/tests.stamp ## Run the quick tests only
+	$(PYTEST) -n $(WORKERS) esms_source tests/unit
+
+test-all: $(VENV)/tests.stamp ## Run the tests with hundreds of kills and each fault alone
+	ESMS_TEST_LONG=1 $(PYTEST) -n $(WORKERS)
 
 # What brings much along lives in a venv of its own.
 test-airflow: ## Run the tests of the Airflow DAGs
@@ -47,7 +59,7 @@ test-dbt: ## Run the tests of the dbt package
 	.venv-dbt/bin/python -m pytest tests/dbt
 
 docs: $(VENV)/tests.stamp ## Write docs/tables.md and the dbt models anew
-	$(BIN)/python docs/generate.py
+	$(BIN)/python tools/generate.py
 
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
 	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py

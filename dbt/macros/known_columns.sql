@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/tables.py or views/messages.sql instead
+-- made by tools/generate.py; change esms_source/tables.py or views/messages.sql instead
 {% macro esms_ledger_columns() %}
   {{ return(['attempts', 'chosen', 'first_polled_at', 'last_error', 'last_polled_at', 'load_id', 'next_poll_at', 'oa_id', 'ref_id', 'sent_at', 'state']) }}
 {% endmacro %}

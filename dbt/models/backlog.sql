@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/backlog.sql instead
+-- made by tools/generate.py; change esms_source/views/backlog.sql instead
 WITH unsettled AS (
     SELECT
         oa_id,

@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/delivery_daily.sql instead
+-- made by tools/generate.py; change esms_source/views/delivery_daily.sql instead
 WITH counted AS (
     SELECT
         sent_day,

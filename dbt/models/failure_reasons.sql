@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/failure_reasons.sql instead
+-- made by tools/generate.py; change esms_source/views/failure_reasons.sql instead
 WITH counted AS (
     SELECT
         oa_id,

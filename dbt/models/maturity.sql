@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/maturity.sql instead
+-- made by tools/generate.py; change esms_source/views/maturity.sql instead
 WITH aged AS (
     SELECT
         CAST(sent_at AT TIME ZONE '{{ var('esms_timezone') }}' AS DATE) AS sent_day,

@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/message_facts.sql instead
+-- made by tools/generate.py; change esms_source/views/message_facts.sql instead
 WITH folded AS (
     SELECT
         oa_id,

@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/messages.sql instead
+-- made by tools/generate.py; change esms_source/views/messages.sql instead
 SELECT
     facts.oa_id,
     facts.ref_id,

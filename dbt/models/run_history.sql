@@ -1,4 +1,4 @@
--- made by docs/generate.py; change esms_source/views/run_history.sql instead
+-- made by tools/generate.py; change esms_source/views/run_history.sql instead
 WITH loads AS (
     SELECT load_id, min(inserted_at) AS loaded_at
     FROM {{ source('esms', '_dlt_loads') }}

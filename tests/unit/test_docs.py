@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def scripts():
     """The folder of the scripts that write docs and dbt models."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs"))
+        patch.syspath_prepend(str(ROOT / "tools"))
         yield importlib.import_module
 
 

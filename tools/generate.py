@@ -1,6 +1,6 @@
-"""Write docs/tables.md and the dbt package's models from tables.py and views/*.sql.
+"""Write what is made of the code: pages in docs/, and the dbt package's models.
 
-Run it after a change to either: ``python docs/generate.py``. A test compares.
+Run it after a change to either: ``python tools/generate.py``. A test compares.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from architecture_page import PAGE, architecture_page
 from dbt_files import dbt_files
 from tables_page import tables_page
 
@@ -21,14 +22,15 @@ def made_files() -> dict[Path, str]:
         "docs/tables.md": ("tables.py and esms_source/views/*.sql", tables_page()),
         **{f"dbt/{name}": made for name, made in dbt_files().items()},
     }
-    return {
+    made = {
         ROOT / name: f"{_first_line(name, source)}\n{text}"
         for name, (source, text) in files.items()
     }
+    return {**made, PAGE: architecture_page()}
 
 
 def _first_line(name: str, source: str) -> str:
-    told = f"made by docs/generate.py; change esms_source/{source} instead"
+    told = f"made by tools/generate.py; change esms_source/{source} instead"
     return COMMENTS[Path(name).suffix].format(told)
 
 
