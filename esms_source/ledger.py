@@ -33,9 +33,15 @@ WORK: Final = pa.schema(
         pa.field("attempts", BIGINT),
         pa.field("first_polled_at", TIMESTAMP),
         pa.field("chosen", BOOL),
+        pa.field("first_answered_at", TIMESTAMP),
+        pa.field("failed_since", TIMESTAMP),
+        pa.field("final_at", TIMESTAMP),
     ]
 )
 """What planning hands to polling of each RefId; carried columns follow."""
+
+OPEN: Final = ("pending", "missing")
+"""States of what was answered and isn't settled."""
 
 MICROSECONDS: Final = 1_000_000
 
@@ -67,6 +73,7 @@ def advance(
     error: pa.Array,
     polled_at: pa.Array,
     retry_immediately: pa.Array,
+    alone: pa.Array,
     settings: Settings,
 ) -> pa.Table:
     """Return the ledger's rows after an answer, all but ``load_id``.
@@ -79,39 +86,38 @@ def advance(
         error: Why there was no usable answer, else null.
         polled_at: When the answer came.
         retry_immediately: Whether a failed one may be asked again without a wait.
+        alone: Whether a failed one failed by itself, while others were answered.
         settings: The waits.
     """
     attempts = pc.add(pc.fill_null(work["attempts"], 0), 1)
-    first_polled_at = pc.coalesce(work["first_polled_at"], polled_at)
-    age = pc.subtract(polled_at, first_polled_at).cast(BIGINT)
-    unanswered = pc.is_in(outcome, pa.array(["pending", "missing"]))
-    given_up = pc.greater_equal(age, int(settings.give_up_after * MICROSECONDS))
+    failed = pc.equal(outcome, "failed")
+    answered_at = pc.if_else(failed, None, polled_at)
+    first_answered_at = pc.coalesce(work["first_answered_at"], answered_at)
+    alone = pc.and_(failed, alone)
+    failed_since = pc.coalesce(work["failed_since"], pc.if_else(alone, polled_at, None))
+    failed_since = pc.if_else(failed, failed_since, None)
     was_final = pc.fill_null(pc.equal(work["state"], "final"), fill_value=False)
-    state = pc.case_when(
-        pc.make_struct(was_final, pc.and_(unanswered, given_up)),
-        "final",
-        "expired",
-        outcome,
+    since = _waiting_since(
+        work, outcome, polled_at, pc.if_else(alone, failed_since, None)
     )
-    growth = pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double"))
-    # Not infinite: no wait at all stays none after any number of attempts.
-    growth = pc.min_element_wise(growth, sys.float_info.max)
-    wait = pc.multiply(settings.repoll_after, growth)
-    wait = pc.min_element_wise(wait, settings.repoll_max)
-    wait = pc.if_else(retry_immediately, 0.0, wait)
-    microseconds = pc.round(pc.multiply(wait, MICROSECONDS)).cast(BIGINT)
-    next_poll_at = pc.if_else(
-        pc.is_in(state, pa.array(SETTLED)),
-        pa.scalar(None, TIMESTAMP),
-        pc.add(polled_at, microseconds.cast(pa.duration("us"))),
-    )
+    age = pc.subtract(polled_at, since).cast(BIGINT)
+    given_up = pc.greater_equal(age, int(settings.give_up_after * MICROSECONDS))
+    conditions = pc.make_struct(was_final, pc.fill_null(given_up, fill_value=False))
+    state = pc.case_when(conditions, "final", "expired", outcome)
+    is_final = pc.equal(state, "final")
+    became_final = pc.and_(is_final, pc.invert(was_final))
     moved_on = {
         "state": state,
         "attempts": attempts,
-        "first_polled_at": first_polled_at,
+        "first_polled_at": pc.coalesce(work["first_polled_at"], polled_at),
         "last_polled_at": polled_at,
-        "next_poll_at": next_poll_at,
+        "next_poll_at": _next_poll_at(
+            state, attempts, polled_at, retry_immediately, settings
+        ),
         "last_error": error,
+        "first_answered_at": first_answered_at,
+        "failed_since": failed_since,
+        "final_at": pc.if_else(became_final, polled_at, work["final_at"]),
     }
     carried = [field for field in work.schema if field.name not in WORK.names]
     schema = pa.schema([*without_load_id(REF_IDS), *carried])
@@ -119,3 +125,39 @@ def advance(
         moved_on[name] if name in moved_on else work[name] for name in schema.names
     ]
     return pa.table(columns, schema=schema)
+
+
+def _waiting_since(
+    work: pa.Table, outcome: pa.Array, polled_at: pa.Array, failed_since: pa.Array
+) -> pa.Array:
+    """Return from when on ``give_up_after`` counts: null where it never does."""
+    # Ledgers of version 0.1 know no first answer, but such rows had one.
+    was_answered = pc.is_in(work["state"], pa.array([*OPEN, "expired"]))
+    first_answered_at = pc.coalesce(
+        work["first_answered_at"],
+        pc.if_else(was_answered, work["first_polled_at"], None),
+        polled_at,
+    )
+    is_open = pc.is_in(outcome, pa.array(OPEN))
+    return pc.if_else(is_open, first_answered_at, failed_since)
+
+
+def _next_poll_at(
+    state: pa.Array,
+    attempts: pa.Array,
+    polled_at: pa.Array,
+    retry_immediately: pa.Array,
+    settings: Settings,
+) -> pa.Array:
+    growth = pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double"))
+    # Not infinite: no wait at all stays none after any number of attempts.
+    growth = pc.min_element_wise(growth, sys.float_info.max)
+    wait = pc.multiply(settings.repoll_after, growth)
+    wait = pc.min_element_wise(wait, settings.repoll_max)
+    wait = pc.if_else(retry_immediately, 0.0, wait)
+    microseconds = pc.round(pc.multiply(wait, MICROSECONDS)).cast(BIGINT)
+    return pc.if_else(
+        pc.is_in(state, pa.array(SETTLED)),
+        pa.scalar(None, TIMESTAMP),
+        pc.add(polled_at, microseconds.cast(pa.duration("us"))),
+    )

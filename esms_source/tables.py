@@ -106,6 +106,9 @@ REF_IDS: Final = Table(
         Column("next_poll_at", TIMESTAMP, "When to ask again; null when settled"),
         Column("last_error", TEXT, "Why the last request had no usable answer"),
         Column("chosen", BOOL, "Came by choice, not by reading the table in order"),
+        Column("first_answered_at", TIMESTAMP, "When the API first answered"),
+        Column("failed_since", TIMESTAMP, "Since when it fails alone, if it does"),
+        Column("final_at", TIMESTAMP, "When it first became final; never moved"),
         _LOAD_ID,
     ),
     key=("oa_id", "ref_id"),
@@ -139,6 +142,7 @@ CALLBACKS: Final = Table(
         Column("error_data", TEXT, "Further data in ErrorInfo", json=True),
         Column("error_at", TIMESTAMP, "Time at the end of ErrorInfo"),
         Column("extra", TEXT, "What had no column, by the API's names", json=True),
+        Column("answered_by", TEXT, "Which endpoint said it: callback or query"),
         _required("polled_at", TIMESTAMP, "When the answer came"),
         _LOAD_ID,
     ),
@@ -166,6 +170,7 @@ API_REQUESTS: Final = Table(
         Column("api_code", BIGINT, "The API's code in the last answer"),
         Column("api_message", TEXT, "The API's message, or what went wrong"),
         _required("outcome", TEXT, "answered, failed, refused or split"),
+        Column("endpoint", TEXT, "Which endpoint was asked: callback or query"),
         _LOAD_ID,
     ),
     key=("load_id", "request_no"),
@@ -238,6 +243,9 @@ def is_carried(column: str) -> bool:
     """Tell whether a column of the ledger was carried over from the warehouse."""
     return column.lower() not in FIXED and not column.lower().startswith("_dlt_")
 
+
+CALLBACK: Final = "callback"
+"""GetCallback, as ``answered_by`` and ``endpoint`` name it."""
 
 LOADS: Final = "_dlt_loads"
 """dlt's own table of completed loads."""

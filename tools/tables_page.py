@@ -47,6 +47,9 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "next_poll_at": POLLED_AT,
         "last_error": "HTTP 503",
         "chosen": False,
+        "first_answered_at": SENT_AT,
+        "failed_since": POLLED_AT,
+        "final_at": POLLED_AT,
         "load_id": LOAD_ID,
     },
     CALLBACKS: {
@@ -74,6 +77,7 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "error_data": '{"n":1}',
         "error_at": datetime(2026, 1, 5, 2, 30, 1, tzinfo=timezone.utc),
         "extra": '{"SwitchSmsId":""}',
+        "answered_by": "callback",
         "polled_at": POLLED_AT,
         "load_id": LOAD_ID,
     },
@@ -94,6 +98,7 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "api_code": 100,
         "api_message": "Success",
         "outcome": "answered",
+        "endpoint": "callback",
         "load_id": LOAD_ID,
     },
     REJECTED_ROWS: {

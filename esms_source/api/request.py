@@ -40,6 +40,7 @@ class Request:
         outcome: answered, failed, refused or split (poller).
         retry_immediately: Whether its RefIds may be asked again without a wait
             (poller).
+        alone: Whether it failed by itself, while others were answered (poller).
         error: Why there was no usable answer, if there was none (poller).
         http_status: HTTP status of the answer (client).
         code: The API's code (client).
@@ -64,6 +65,7 @@ class Request:
     latency: float = 0.0
     outcome: Outcome = "answered"
     retry_immediately: bool = False
+    alone: bool = False
     error: ApiError | None = None
     http_status: int | None = None
     code: int | None = None

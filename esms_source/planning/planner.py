@@ -147,7 +147,18 @@ class _Planner:
             if present is None:
                 return
             carried = [database.quote(name) for name in present if is_carried(name)]
-            columns = ", ".join([*WORK.names, *carried])
+            known = {name.lower() for name in present}
+            columns = ", ".join(
+                [
+                    *(
+                        name
+                        if name in known
+                        else f"CAST(NULL AS timestamptz) AS {name}"
+                        for name in WORK.names
+                    ),
+                    *carried,
+                ]
+            )
             condition = self._due(database.name_of(LOADS))
             database.copy(f"SELECT {columns} FROM {ref_ids} WHERE {condition}", "due")
             database.copy(self._oas(ref_ids), "oas")
@@ -344,6 +355,11 @@ class _Planner:
         """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
         sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
         return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.candidates {sql}"))
+
+
+def _null(column: str) -> str:
+    """Return SQL for a time that a ledger of version 0.1 doesn't have."""
+    return f"CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS {column}"
 
 
 def _among(chosen: str, row: str) -> str:

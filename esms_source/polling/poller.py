@@ -295,4 +295,6 @@ class Poller:
         if self._exhausted_in_a_row >= OUTAGE_AFTER:
             text = f"the API gave no usable answer to {OUTAGE_AFTER} requests in a row"
             self._stop(OutageError(f"{text}, at last: {error}; run again later"))
+        # The API answers others: it is this RefId's own fault.
+        request.alone = len(request.work) == 1 and self._dead_ends is None
         return "failed" if len(request.work) == 1 else "split"

@@ -13,6 +13,7 @@ from esms_source.api.fast_reader import to_table
 from esms_source.api.fields import TYPE_OF
 from esms_source.tables import (
     BIGINT,
+    CALLBACK,
     CALLBACKS,
     TEXT,
     TIMESTAMP,
@@ -83,6 +84,7 @@ def _columns(
     columns["ref_id"] = pa.array(ref_ids, TEXT).take(position)
     columns["oa_id"] = pa.array(oa_ids, TEXT).take(number)
     columns["polled_at"] = pa.array(polled_at, TIMESTAMP).take(number)
+    columns["answered_by"] = pa.repeat(CALLBACK, len(number))
     return columns | _error_columns(columns["error_info"])
 
 

@@ -11,6 +11,7 @@ from esms_source.privacy import Privacy
 from esms_source.rows.callbacks import numbers_of, read_callbacks
 from esms_source.tables import (
     API_REQUESTS,
+    CALLBACK,
     CALLBACKS,
     REF_IDS,
     REJECTED_ROWS,
@@ -83,6 +84,7 @@ class Recorder:
             pa.array(errors, TEXT).take(places),
             pa.array([r.polled_at for r in ended], TIMESTAMP).take(places),
             pa.array([r.retry_immediately for r in ended]).take(places),
+            pa.array([r.alone for r in ended]).take(places),
             self._settings,
         )
 
@@ -123,6 +125,7 @@ def _request_row(request: Request) -> dict[str, Any]:
         "api_code": error.code if error else request.code,
         "api_message": str(error) if error else request.message,
         "outcome": request.outcome,
+        "endpoint": CALLBACK,
     }
 
 

@@ -22,10 +22,12 @@ def move(make_settings):
     """Let one ledger row meet one outcome."""
 
     def one(outcome, *, state=None, attempts=None, first=None, at=NOW, **more):
-        retry_immediately, error = (
-            more.pop("retry_immediately", False),
-            more.pop("error", None),
-        )
+        retry_immediately = more.pop("retry_immediately", False)
+        error, alone = more.pop("error", None), more.pop("alone", True)
+        known = {
+            name: more.pop(name, None)
+            for name in ("first_answered_at", "failed_since", "final_at")
+        }
         row = {
             "oa_id": "oa",
             "ref_id": "a",
@@ -34,6 +36,7 @@ def move(make_settings):
             "attempts": attempts,
             "first_polled_at": first,
             "chosen": False,
+            **known,
         }
         table = advance(
             pa.Table.from_pylist([row], schema=WORK),
@@ -41,6 +44,7 @@ def move(make_settings):
             pa.array([error], pa.string()),
             pa.array([at], TIMESTAMP),
             pa.array([retry_immediately]),
+            pa.array([alone]),
             make_settings(**more),
         )
         assert table.schema == without_load_id(REF_IDS)
@@ -59,10 +63,25 @@ def test_before_give_up_the_answer_decides(state, outcome, move):
 @pytest.mark.parametrize("outcome", ["pending", "missing"])
 @pytest.mark.parametrize("state", ["pending", "missing", "failed", "expired"])
 def test_pending_and_missing_expire(state, outcome, move):
-    """What was pending or missing when give_up_after had passed is given up."""
-    row = move(outcome, state=state, attempts=9, first=NOW - 3 * DAY)
+    """What was open when give_up_after had passed since its first answer."""
+    row = move(outcome, state=state, attempts=9, first_answered_at=NOW - 3 * DAY)
     assert row["state"] == "expired"
     assert row["next_poll_at"] is None
+
+
+@pytest.mark.parametrize("state", ["pending", "missing", "expired"])
+def test_a_ledger_of_0_1_expires_from_the_first_poll(state, move):
+    """It knew no first answer: section 5."""
+    row = move("missing", state=state, attempts=9, first=NOW - 3 * DAY)
+    assert row["state"] == "expired"
+
+
+@pytest.mark.parametrize("outcome", ["pending", "missing"])
+def test_what_long_failed_does_not_expire_at_its_first_answer(outcome, move):
+    """A refused OA or an outage costs no RefId its days of asking."""
+    row = move(outcome, state="failed", attempts=90, first=NOW - 30 * DAY)
+    assert row["state"] == outcome
+    assert row["first_answered_at"] == NOW
 
 
 def test_one_microsecond_earlier_it_does_not_expire(move):
@@ -74,12 +93,46 @@ def test_one_microsecond_earlier_it_does_not_expire(move):
 
 
 @pytest.mark.parametrize("state", [None, "pending", "missing", "failed", "expired"])
-def test_failed_never_expires(state, move):
-    """Failing is no statement on the message, so it is asked again for ever."""
-    row = move("failed", state=state, attempts=500, first=NOW - 900 * DAY, error="x")
+def test_what_fails_with_others_never_expires(state, move):
+    """A refused OA or an outage is no statement on the message."""
+    row = move(
+        "failed",
+        state=state,
+        attempts=500,
+        first=NOW - 900 * DAY,
+        error="x",
+        alone=False,
+        failed_since=NOW - 900 * DAY,
+    )
     assert row["state"] == "failed"
     assert row["next_poll_at"] == NOW + timedelta(seconds=21_600)
     assert row["last_error"] == "x"
+
+
+def test_what_fails_alone_expires(move):
+    """From its first failure alone: section 3."""
+    first = move("failed", error="x")
+    assert (first["state"], first["failed_since"]) == ("failed", NOW)
+    since = {"state": "failed", "failed_since": NOW - 3 * DAY}
+    assert move("failed", error="x", **since)["state"] == "expired"
+    assert move("missing", **since)["failed_since"] is None
+
+
+def test_final_at_is_never_moved(move):
+    """It tells when the row first became final: section 5."""
+    assert move("final")["final_at"] == NOW
+    assert move("missing")["final_at"] is None
+    again = move("final", state="final", final_at=NOW - DAY)
+    assert again["final_at"] == NOW - DAY
+    assert move("final", state="final")["final_at"] is None
+
+
+def test_the_first_answer_is_remembered(move):
+    """Rows or none; a failure is no answer."""
+    assert move("failed")["first_answered_at"] is None
+    assert move("missing")["first_answered_at"] == NOW
+    again = move("final", first_answered_at=NOW - DAY)
+    assert again["first_answered_at"] == NOW - DAY
 
 
 @pytest.mark.parametrize("outcome", ["final", "pending", "missing", "failed"])
@@ -91,9 +144,10 @@ def test_final_stays_final(outcome, move):
 
 
 def test_give_up_after_zero_asks_once(move):
-    """With give_up_after = 0 nothing is asked a second time but what failed."""
+    """With give_up_after = 0 nothing is asked twice but what failed with others."""
     assert move("missing", give_up_after=0)["state"] == "expired"
-    assert move("failed", give_up_after=0)["state"] == "failed"
+    assert move("failed", give_up_after=0)["state"] == "expired"
+    assert move("failed", give_up_after=0, alone=False)["state"] == "failed"
 
 
 def test_the_first_poll_is_remembered(move):
@@ -162,6 +216,7 @@ def test_carried_columns_are_carried(make_settings):
         pa.nulls(2, pa.string()),
         pa.array([NOW, NOW], TIMESTAMP),
         pa.array([False, False]),
+        pa.array([False, False]),
         make_settings(),
     )
     assert table.column_names[-2:] == ["campaign", "n"]
@@ -179,6 +234,7 @@ def test_every_row_has_its_own_outcome(make_settings):
         pa.array(outcomes),
         pa.array([None, None, None, "why"]),
         pa.array([NOW] * 4, TIMESTAMP),
+        pa.array([False] * 4),
         pa.array([False] * 4),
         make_settings(),
     )

@@ -634,7 +634,7 @@ def test_slices_hold_all_in_order_whatever_the_pages(groups, size):
     assert pa.concat_tables(slices) == work
 
 
-KNOWN = ["oa_id", "ref_id", "sent_at", "state", "attempts", "first_polled_at", "chosen"]
+KNOWN = WORK.names
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def world() -> Rows:
         "started_at": SENT_AT,
         "api_message": f"said something of {REF_ID}1",
         "outcome": "answered",
+        "endpoint": "callback",
         "load_id": "1",
     }
     return {REF_IDS: ledger, CALLBACKS: callbacks, API_REQUESTS: [request]}

@@ -137,6 +137,7 @@ def test_a_plain_row_is_typed_column_by_column(cells):
         "error_at": None,
         "extra": None,
         "polled_at": NOW,
+        "answered_by": "callback",
     }
 
 
@@ -311,7 +312,8 @@ def test_a_field_that_is_absent_is_null(read):
     (row,) = read([{"SMSID": "a"}]).callbacks.to_pylist()
     assert row["delivery"] == "pending"
     filled = {name for name, cell in row.items() if cell is not None}
-    assert filled == {"oa_id", "ref_id", "row_no", "delivery", "polled_at"}
+    ours = {"oa_id", "ref_id", "row_no", "delivery", "polled_at", "answered_by"}
+    assert filled == ours
 
 
 def test_another_oa_in_the_row_is_kept(cells):
