@@ -5,7 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections import deque
-from typing import Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _QUOTED: Final = re.compile(r"""(?<!\w)(["'])(?=[^"'/]*\d)[^"'/]*\1""")
 _ID_LIKE: Final = re.compile(r"\b(?=(?:[\w-]*\d){6})([\w-]{3})[\w-]+")
@@ -35,23 +39,37 @@ MOST_LOADS: Final = 1_000
 
 
 def mask_load(load_id: str) -> None:
-    """Mask what dlt logs from now on about a load; all other lines stay as they are."""
-    _masked.load_ids.append(load_id)
-    logging.getLogger("dlt").addFilter(_masked)
+    """Mask what dlt logs from now on about a load; all other lines stay as they are.
+
+    Plain dlt tells nobody when a load has ended.
+    """
+    _of_our_loads.load_ids.append(load_id)
+    logging.getLogger("dlt").addFilter(_of_our_loads)
+
+
+@contextmanager
+def masked_log() -> Iterator[None]:
+    """Mask all errors that dlt logs until the block ends."""
+    everything = MaskedErrors([""])
+    logging.getLogger("dlt").addFilter(everything)
+    try:
+        yield
+    finally:
+        logging.getLogger("dlt").removeFilter(everything)
 
 
 class MaskedErrors(logging.Filter):
-    """Make one masked line of a record that holds an error of one of our loads.
+    """Make one masked line of a record that holds an error of the destination.
 
     Databases quote the value that they couldn't take, and dlt logs it all.
 
     Attributes:
-        load_ids: dlt's ids of these loads; its log names them or their files.
+        load_ids: dlt's ids of the loads that are meant; its log names them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, load_ids: Iterable[str] = ()) -> None:
         super().__init__()
-        self.load_ids: deque[str] = deque(maxlen=MOST_LOADS)
+        self.load_ids = deque(load_ids, maxlen=MOST_LOADS)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Change the record in place."""
@@ -68,7 +86,7 @@ class MaskedErrors(logging.Filter):
         return True
 
 
-_masked = MaskedErrors()
+_of_our_loads = MaskedErrors()
 
 
 def _last_error(trace: str) -> list[str]:

@@ -30,6 +30,7 @@ from esms_source.load.recovery import load_pending
 from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.poller import most_ahead
+from esms_source.redaction import masked_log
 from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
 from esms_source.source import polled_tables
@@ -132,6 +133,7 @@ def sync(
     progress = progress or Progress()
     with (
         pipeline_lock(pipeline),
+        masked_log(),
         reporting_errors(),
         leaving_signals(pipeline),
         Session(resolved, progress, stop, backoff) as session,

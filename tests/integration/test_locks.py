@@ -85,7 +85,7 @@ def test_a_file_that_stays_held_is_named_in_one_line(
     warehouse.fill(COUNT)
     output.execute("SELECT 1")
     simulator = simulate()
-    for module in ("run", "loading", "scratch"):
+    for module in ("run", "load.loader", "planning.scratch"):
         monkeypatch.setattr(f"esms_source.{module}.wait_for_lock", lambda call: call)
     path = output.path if which == "destination" else warehouse.path
     with subprocess.Popen(

@@ -14,9 +14,11 @@ import dlt
 import psycopg2
 import pytest
 
-from esms_source import checking, database, sync
+from esms_source import sync
+from esms_source.cli import check
 from esms_source.cli.check import checks
 from esms_source.exceptions import ConfigError, DestinationError, RefIdTableError
+from esms_source.planning import database
 from esms_source.planning.planner import Choice, make_plan
 
 if TYPE_CHECKING:
@@ -384,7 +386,7 @@ def test_check_names_the_index_of_a_large_ledger(server, asking, monkeypatch):
         return str(dict(checks("esms", "zalo", "postgres"))["destination"])
 
     assert told().endswith("10 RefIds in the ledger")
-    monkeypatch.setattr(checking, "LARGE_LEDGER", 10)
+    monkeypatch.setattr(check, "LARGE_LEDGER", 10)
     index = 'CREATE UNIQUE INDEX CONCURRENTLY ON "zalo"."ref_ids" (ref_id, oa_id)'
     assert told().endswith(f"merges are faster with {index}")
     server.execute(index)
