@@ -2,29 +2,54 @@
 
 from __future__ import annotations
 
+import random
+import re
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import duckdb
-import tenacity
 from dlt.common.exceptions import MissingDependencyException
 from dlt.destinations.exceptions import (
     DatabaseException,
+    DatabaseUndefinedRelation,
     DestinationConnectionError,
 )
 
-from esms_source.exceptions import DestinationError, EsmsError, causes
+from esms_source.exceptions import (
+    DestinationError,
+    EsmsError,
+    PipelineBusyError,
+    StoppedError,
+    causes,
+)
 from esms_source.redaction import first_line
+from esms_source.runtime import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from dlt.destinations.sql_client import SqlClientBase
 
-LOCK_PATIENCE_SECONDS: Final = 15.0
-"""How long to wait for a DuckDB file that another process holds open."""
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 300.0
+"""How long to wait for a file or a lock that somebody else holds."""
+
+BUSY_POLL_SECONDS: Final = 0.5
+BUSY_REMEDY: Final = "close it there and run again"
+
+LOCK_TIMEOUT: Final = "lock_timeout"
+LOCK_TIMEOUT_MS: Final = 2_000
+"""How long PostgreSQL lets a statement wait for a lock: its driver hears no signal."""
+
+LOCK_NOT_AVAILABLE: Final = "55P03"
+"""PostgreSQL's state of a statement that waited for a lock as long as it may."""
+
+_HELD: Final = re.compile(
+    r'lock on file "(?P<path>[^"]+)"(?:.*?\(PID (?P<pid>\d+)\))?', re.DOTALL
+)
 
 ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
 """What reading a database may raise."""
@@ -55,9 +80,8 @@ def explain(
         remedy: What to do where the error itself doesn't tell.
         error: The class to return.
     """
-    if is_locked(exc):
-        fact = "another process holds the DuckDB file open"
-        return error(f"{what}: {fact}", "close it there and run again")
+    if is_busy(exc):
+        return error(f"{what}: {holder(exc)}", BUSY_REMEDY)
     return error(f"{what}: {first_line(exc)}", remedy)
 
 
@@ -76,13 +100,79 @@ def translated(
         raise explain(exc, what, remedy, error) from exc
 
 
-wait_for_lock: Final = tenacity.retry(
-    retry=tenacity.retry_if_exception(is_locked),
-    wait=tenacity.wait_random_exponential(0.1, max=1.0),
-    stop=tenacity.stop_after_delay(LOCK_PATIENCE_SECONDS),
-    reraise=True,
-)
-"""Call a function again while another process holds a DuckDB file open."""
+def is_busy(exc: BaseException) -> bool:
+    """Tell whether an error says that somebody else holds what is needed, for now."""
+    return is_locked(exc) or any(
+        isinstance(link, HeldError) or sql_state(link) == LOCK_NOT_AVAILABLE
+        for link in causes(exc)
+    )
+
+
+def sql_state(exc: BaseException) -> str | None:
+    """Return the SQLSTATE that a driver's error bears, if any."""
+    state = getattr(exc, "pgcode", None) or getattr(exc, "sqlstate", None)
+    return None if state is None else str(state)
+
+
+class HeldError(Exception):
+    """Another loader holds what is needed; its text says who and what."""
+
+
+class Patience:
+    """Try again while somebody else holds what is needed: within bounds, and said.
+
+    Args:
+        stop: Ends the waiting.
+        tell: Told what is waited for, and None once it isn't any more.
+        seconds: How long to wait in all, if not ``PATIENCE_SECONDS``.
+    """
+
+    def __init__(
+        self,
+        stop: Stop | None = None,
+        tell: Callable[[str | None], object] = bool,
+        seconds: float | None = None,
+    ) -> None:
+        self._stop = stop or Stop()
+        self._tell = tell
+        self._seconds = PATIENCE_SECONDS if seconds is None else seconds
+
+    def __call__(self, action: Callable[[], T]) -> T:
+        """Do something, again and again while it fails as others are at it.
+
+        Raises:
+            PipelineBusyError: They still are when the time is over.
+            EsmsError: Why the run was told to stop.
+        """
+        began = self._stop.monotonic()
+        try:
+            while True:
+                try:
+                    return action()
+                except Exception as exc:
+                    if not is_busy(exc):
+                        raise
+                    held = holder(exc)
+                    if self._stop.monotonic() - began >= self._seconds:
+                        fact = f"{held} for {self._seconds:.0f} s"
+                        raise PipelineBusyError(fact, BUSY_REMEDY) from exc
+                self._tell(held)
+                if self._stop.wait(random.uniform(0.5, 1.0) * BUSY_POLL_SECONDS):  # noqa: S311
+                    raise self._stop.reason or StoppedError("stopped")
+        finally:
+            self._tell(None)
+
+
+def holder(exc: BaseException) -> str:
+    """Say who holds what: DuckDB tells the file and the process."""
+    for link in causes(exc):
+        if isinstance(link, HeldError):
+            return str(link)
+        match = _HELD.search(str(link))
+        if match:
+            who = f"process {match['pid']}" if match["pid"] else "another process"
+            return f"{who} holds {Path(match['path']).name} open"
+    return "another session holds a lock on a table"
 
 
 def installing(destination: str) -> str:
@@ -101,3 +191,26 @@ def duckdb_file(client: SqlClientBase[Any]) -> str | None:
         return None
     path = credentials.database
     return None if path == ":memory:" else str(Path(path).resolve())
+
+
+def bound_lock_waits(credentials: Any) -> None:  # noqa: ANN401  of any destination
+    """Let PostgreSQL end a statement that waits for a lock; ``Patience`` tries again.
+
+    Args:
+        credentials: dlt's credentials of a PostgreSQL, changed in place.
+    """
+    query = dict(credentials.query or {})
+    options = str(query.get("options") or "")
+    if LOCK_TIMEOUT not in options:
+        query["options"] = f"{options} -c{LOCK_TIMEOUT}={LOCK_TIMEOUT_MS}".strip()
+        credentials.query = query
+
+
+def columns_of(client: SqlClientBase[Any], table: str) -> list[str] | None:
+    """Return the columns of a table of a dataset, None if it isn't there."""
+    sql = f"SELECT * FROM {client.make_qualified_table_name(table)} LIMIT 0"
+    try:
+        with client.execute_query(sql) as cursor:
+            return [column[0] for column in cursor.description]
+    except DatabaseUndefinedRelation:
+        return None

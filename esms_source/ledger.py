@@ -111,7 +111,7 @@ def advance(
         "attempts": attempts,
         "first_polled_at": pc.coalesce(work["first_polled_at"], polled_at),
         "last_polled_at": polled_at,
-        "next_poll_at": _next_poll_at(
+        "next_poll_at": next_poll_at(
             state, attempts, polled_at, retry_immediately, settings
         ),
         "last_error": error,
@@ -142,13 +142,14 @@ def _waiting_since(
     return pc.if_else(is_open, first_answered_at, failed_since)
 
 
-def _next_poll_at(
+def next_poll_at(
     state: pa.Array,
     attempts: pa.Array,
     polled_at: pa.Array,
     retry_immediately: pa.Array,
     settings: Settings,
 ) -> pa.Array:
+    """Return when rows are asked again: null where they are settled."""
     growth = pc.power(settings.repoll_backoff, pc.subtract(attempts, 1).cast("double"))
     # Not infinite: no wait at all stays none after any number of attempts.
     growth = pc.min_element_wise(growth, sys.float_info.max)

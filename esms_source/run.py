@@ -5,28 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
 from esms_source.codes import small_tables
 from esms_source.config import resolve_call
-from esms_source.databases import wait_for_lock
 from esms_source.exceptions import DestinationError
-from esms_source.load.destination import (
-    check_destination,
-    check_grants,
-    reporting_errors,
-    use_own_staging,
-)
-from esms_source.load.loader import (
-    can_skip_dedup,
-    dataset_lock,
-    leaving_signals,
-    load,
-    pipeline_lock,
-)
-from esms_source.load.recovery import load_pending
+from esms_source.load.checks import check_destination, check_grants, check_tables
+from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
+from esms_source.load.loader import Loader, leaving_signals
+from esms_source.load.locks import dataset_lock, pipeline_lock
+from esms_source.load.recovery import recover, sweep
 from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.poller import most_ahead
@@ -34,6 +25,7 @@ from esms_source.redaction import masked_log
 from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
 from esms_source.source import polled_tables
+from esms_source.tables import POLLED, SCHEMA, stamp
 from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
@@ -49,6 +41,7 @@ if TYPE_CHECKING:
     from esms_source.planning.given_rows import RefIds
     from esms_source.planning.work_list import Plan
     from esms_source.polling.backoff import Backoff
+    from esms_source.rows.recorder import Polled
     from esms_source.runtime import Stop
 
 
@@ -135,67 +128,105 @@ def sync(
         pipeline_lock(pipeline),
         masked_log(),
         reporting_errors(),
-        leaving_signals(pipeline),
-        Session(resolved, progress, stop, backoff) as session,
+        own_pipeline(pipeline) as own,
+        leaving_signals(own),
+        Session(resolved, progress, stop, backoff, uuid4().hex) as session,
     ):
-        return _sync(pipeline, resolved, choice, session, progress)
+        if pipeline.has_pending_data:
+            recover(pipeline, _loader(pipeline, session, resolved))
+        return _Run(own, resolved, session, progress).sync(choice)
 
 
-def _sync(
-    pipeline: dlt.Pipeline,
-    settings: Settings,
-    choice: Choice,
-    session: Session,
-    progress: Progress,
-) -> Report:
-    check_destination(pipeline)
-    use_own_staging(pipeline)
-    check_grants(pipeline)
-    # First: dlt's sync drops what is pending while there is no dataset yet.
-    with session.counts.timed("load"):
-        load_pending(pipeline)
-    wait_for_lock(pipeline.sync_destination)()
-    with session.counts.timed("plan"):
-        plan = make_plan(pipeline, settings, choice, session.clock.started_at)
-    progress.total = plan.total
-    try:
-        loads = tuple(_load_slices(pipeline, plan, session, settings))
-    finally:
-        plan.close()
-    counts = vars(session.counts)
-    report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
-    if session.stop.reason:
-        session.stop.reason.report = report
-        raise session.stop.reason
-    try:
-        with session.counts.timed("views"), dataset_lock(pipeline):
-            refresh_views(pipeline, settings)
-    except DestinationError as exc:
-        exc.report = report
-        raise
-    return report
+def _loader(pipeline: dlt.Pipeline, session: Session, settings: Settings) -> Loader:
+    return Loader(pipeline, session.patience, settings, source_of, session.counts)
 
 
-def _load_slices(
-    pipeline: dlt.Pipeline, plan: Plan, session: Session, settings: Settings
-) -> Iterator[str]:
-    small = small_tables() if lacks_small_tables(pipeline) else []
-    deduplicated = can_skip_dedup(pipeline)
-    ahead = most_ahead(settings)
-    slices = plan.slices(settings.slice_ref_ids - ahead)
-    requests = _begin_next(slices, session)
-    while requests:
-        record = partial(session.record, requests)
-        tables = polled_tables(record, deduplicated=deduplicated)
-        source = DltSource(Schema("esms"), "esms", [*tables, *small])
-        small = []
-        with session.counts.timed("ask"):
-            info = pipeline.extract(source)
-        requests = _begin_next(slices, session) if ahead else None
+class _Run:
+    """One run of ``sync``, step by step."""
+
+    def __init__(
+        self,
+        pipeline: dlt.Pipeline,
+        settings: Settings,
+        session: Session,
+        progress: Progress,
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._session = session
+        self._progress = progress
+        self._loader = _loader(pipeline, session, settings)
+
+    def sync(self, choice: Choice) -> Report:
+        """Recover, plan, ask and load slice after slice, and make the views."""
+        pipeline, session, patience = (
+            self._pipeline,
+            self._session,
+            self._session.patience,
+        )
+        check_destination(pipeline)
+        check_grants(pipeline)
+        # First: dlt's sync drops what is pending while there is no dataset yet.
         with session.counts.timed("load"):
-            load(pipeline)
-        yield from info.loads_ids
-        requests = requests or _begin_next(slices, session)
+            recover(pipeline, self._loader)
+        patience(pipeline.sync_destination)
+        check_tables(pipeline)
+        with dataset_lock(pipeline, patience) as is_locked:
+            sweep(pipeline, locked=is_locked)
+        with session.counts.timed("plan"):
+            plan = make_plan(pipeline, self._settings, choice, session.clock.started_at)
+        self._progress.total = plan.total
+        try:
+            loads = tuple(self._load_slices(plan))
+        finally:
+            plan.close()
+        counts = vars(session.counts)
+        report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
+        if session.stop.reason:
+            session.stop.reason.report = report
+            raise session.stop.reason
+        try:
+            with session.counts.timed("views"), dataset_lock(pipeline, patience):
+                refresh_views(pipeline, self._settings, patience)
+        except DestinationError as exc:
+            exc.report = report
+            raise
+        return report
+
+    def _load_slices(self, plan: Plan) -> Iterator[str]:
+        pipeline, session = self._pipeline, self._session
+        needs_small = lacks_small_tables(pipeline, session.patience)
+        small = small_tables() if needs_small else []
+        deduplicated = can_skip_dedup(pipeline)
+        ahead = most_ahead(self._settings)
+        slices = plan.slices(self._settings.slice_ref_ids - ahead)
+        requests = _begin_next(slices, session)
+        while requests:
+            record = partial(session.record, requests)
+            tables = polled_tables(record, deduplicated=deduplicated)
+            source = DltSource(Schema(SCHEMA), SCHEMA, [*tables, *small])
+            small = []
+            with session.counts.timed("ask"):
+                pipeline.extract(source)
+            requests = _begin_next(slices, session) if ahead else None
+            with session.counts.timed("load"):
+                loaded = self._loader.load()
+            yield from loaded
+            requests = requests or _begin_next(slices, session)
+
+
+def source_of(tables: Polled) -> DltSource:
+    """Return a source of some tables, with the small ones; for parts of a load."""
+
+    def rows(load_id: str) -> Iterator[Polled]:
+        yield {
+            table.name: stamp(
+                tables.get(table.name, table.schema.empty_table()), load_id
+            )
+            for table in POLLED
+        }
+
+    return DltSource(Schema(SCHEMA), SCHEMA, [*polled_tables(rows), *small_tables()])
 
 
 def _begin_next(

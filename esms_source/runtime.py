@@ -93,12 +93,14 @@ class Progress:
         asked: RefIds whose request has ended.
         in_flight: Requests under way.
         sent: Attempts that were sent.
+        waits_for: What the run waits for that somebody else holds, if anything.
     """
 
     total: int = 0
     asked: int = 0
     in_flight: int = 0
     sent: int = 0
+    waits_for: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def sending(self) -> None:
@@ -111,6 +113,10 @@ class Progress:
         """Count an attempt that has ended."""
         with self._lock:
             self.in_flight -= 1
+
+    def wait_for(self, what: str | None) -> None:
+        """Note what is waited for, or that nothing is any more."""
+        self.waits_for = what
 
     def done(self, ref_ids: int) -> None:
         """Count RefIds whose request has ended."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from esms_source.api.client import Client
+from esms_source.databases import Patience
 from esms_source.polling.backoff import Backoff
 from esms_source.polling.poller import Poller
 from esms_source.rows.recorder import Polled, Recorder
@@ -34,6 +35,7 @@ class Session:
         progress: Told what is under way.
         stop: Ends the run early.
         backoff: How long to wait before asking again.
+        run_id: The run's id, if it is one of ``sync``.
     """
 
     def __init__(
@@ -42,10 +44,14 @@ class Session:
         progress: Progress | None = None,
         stop: Stop | None = None,
         backoff: Backoff | None = None,
+        run_id: str | None = None,
     ) -> None:
         self.clock = Clock()
         self.stop = Stop() if stop is None else stop
         self.counts = Counts()
+        self.run_id = run_id
+        progress = progress or Progress()
+        self.patience = Patience(self.stop, progress.wait_for)
         self._settings = settings
         self._client = Client(settings)
         self._poller = Poller(
@@ -53,7 +59,7 @@ class Session:
             self._client,
             self.clock,
             self.stop,
-            progress or Progress(),
+            progress,
             backoff or Backoff(),
         )
 
@@ -77,7 +83,7 @@ class Session:
         self, requests: Iterable[list[Request]], load_id: str
     ) -> Iterator[Polled]:
         """Yield what was asked as rows by table, for one load."""
-        recorder = Recorder(self._settings, load_id, self.counts)
+        recorder = Recorder(self._settings, load_id, self.counts, self.run_id)
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
         groups = map(recorder.record, requests)

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
-from esms_source.load.recovery import mend_active_pipeline
+from esms_source.load.recovery import remember_destination
 from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
@@ -94,12 +94,12 @@ def esms_source(
         max_ref_ids=max_ref_ids,
     )
     resolved.require_credentials()
-    mend_active_pipeline()
 
     def ask(load_id: str) -> Iterator[Polled]:
         with Session(resolved) as session:
             started_at = session.clock.started_at
             pipeline = dlt.current.pipeline()
+            remember_destination(pipeline)
             plan = make_plan(pipeline, resolved, choice, started_at, rows)
             try:
                 yield from session.ask(plan.slices(resolved.slice_ref_ids), load_id)

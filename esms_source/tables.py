@@ -71,6 +71,14 @@ class Table:
         return {column.name: column.to_dlt() for column in self.columns}
 
 
+def stamp(rows: pa.Table, load_id: str) -> pa.Table:
+    """Let rows bear the id of their load, unless they have one."""
+    if "load_id" in rows.column_names:
+        return rows
+    load_ids = pa.repeat(pa.scalar(load_id, TEXT), len(rows))
+    return rows.append_column(pa.field("load_id", TEXT, nullable=False), load_ids)
+
+
 def _required(name: str, kind: pa.DataType, description: str) -> Column:
     return Column(name, kind, description, nullable=False)
 
@@ -81,6 +89,8 @@ def without_load_id(table: Table) -> pa.Schema:
 
 
 _LOAD_ID = _required("load_id", TEXT, "dlt's load package; see _dlt_loads")
+
+_RUN_ID = Column("run_id", TEXT, "The run of sync that loaded it; null in plain dlt")
 
 State = Literal["final", "pending", "missing", "failed", "expired"]
 STATES: Final[tuple[State, ...]] = (
@@ -171,6 +181,8 @@ API_REQUESTS: Final = Table(
         Column("api_message", TEXT, "The API's message, or what went wrong"),
         _required("outcome", TEXT, "answered, failed, refused or split"),
         Column("endpoint", TEXT, "Which endpoint was asked: callback or query"),
+        Column("ended_at", TIMESTAMP, "When the last attempt ended"),
+        _RUN_ID,
         _LOAD_ID,
     ),
     key=("load_id", "request_no"),
@@ -185,6 +197,7 @@ REJECTED_ROWS: Final = Table(
         _required("reason", TEXT, "Why they couldn't be placed"),
         Column("row", TEXT, "The row as it came", nullable=False, json=True),
         _required("polled_at", TIMESTAMP, "When the answer came"),
+        _RUN_ID,
         _LOAD_ID,
     ),
     key=("load_id", "request_no", "row_no"),
@@ -246,6 +259,9 @@ def is_carried(column: str) -> bool:
 
 CALLBACK: Final = "callback"
 """GetCallback, as ``answered_by`` and ``endpoint`` name it."""
+
+SCHEMA: Final = "esms"
+"""dlt's name of the schema that all tables are in."""
 
 LOADS: Final = "_dlt_loads"
 """dlt's own table of completed loads."""

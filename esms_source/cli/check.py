@@ -10,14 +10,8 @@ from esms_source.api.client import Client
 from esms_source.api.request import Request
 from esms_source.config import resolve_settings
 from esms_source.exceptions import EsmsError, OaRefusedError
-from esms_source.load.destination import (
-    check_destination,
-    check_grants,
-    missing_index,
-    open_pipeline,
-    reporting_errors,
-    use_own_staging,
-)
+from esms_source.load.checks import check_destination, check_grants, missing_index
+from esms_source.load.destination import open_pipeline, own_pipeline, reporting_errors
 from esms_source.planning.candidates import count_skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.scratch import Scratch
@@ -93,16 +87,17 @@ def _check_warehouse(settings: Settings) -> tuple[Sample | None, str]:
 def _check_destination(
     settings: Settings, pipeline: str, dataset: str, destination: str
 ) -> str:
-    with reporting_errors():
-        target = open_pipeline(destination, dataset, pipeline)
+    with (
+        reporting_errors(),
+        own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
+    ):
         check_destination(target)
-        use_own_staging(target)
         check_grants(target)
         nothing = Choice(repoll=("final",), max_ref_ids=0)
         plan = make_plan(target, settings, nothing, Clock().started_at)
-    plan.close()
-    known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
-    index = missing_index(target) if known >= LARGE_LEDGER else None
+        plan.close()
+        known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
+        index = missing_index(target) if known >= LARGE_LEDGER else None
     words = f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
     if index:
         words += f", and no index on ref_id and oa_id; merges are faster with {index}"

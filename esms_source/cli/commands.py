@@ -151,18 +151,21 @@ def plan(
 ) -> None:
     """Show what a run would ask, per OA; ask nothing and write nothing."""
     from esms_source.config import resolve_settings
+    from esms_source.load.checks import check_destination
     from esms_source.load.destination import (
-        check_destination,
         open_pipeline,
+        own_pipeline,
         reporting_errors,
     )
     from esms_source.planning.planner import Choice, make_plan
     from esms_source.runtime import Clock
 
     settings = resolve_settings()
-    target = open_pipeline(destination, dataset, pipeline)
     choice = Choice(oa_ids=oa_ids, max_ref_ids=max_ref_ids)
-    with reporting_errors():
+    with (
+        reporting_errors(),
+        own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
+    ):
         check_destination(target)
         made = make_plan(target, settings, choice, Clock().started_at)
     made.close()
@@ -218,16 +221,19 @@ def check(pipeline: str, dataset: str, destination: str) -> None:
 def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
     """Write a page of the delivery figures: one HTML file, no network needed."""
     from esms_source.config import resolve_settings
+    from esms_source.load.checks import check_destination
     from esms_source.load.destination import (
-        check_destination,
         open_pipeline,
+        own_pipeline,
         reporting_errors,
     )
     from esms_source.report import write_report
 
     settings = resolve_settings()
-    target = open_pipeline(destination, dataset, pipeline)
-    with reporting_errors():
+    with (
+        reporting_errors(),
+        own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
+    ):
         check_destination(target)
         click.echo(write_report(target, settings, output))
 

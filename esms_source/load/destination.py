@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,11 +12,14 @@ import dlt
 import duckdb
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination.exceptions import DestinationException
+from dlt.common.pipeline import get_dlt_pipelines_dir
+from dlt.common.schema import Schema
 from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import PipelineStepFailed
 
 from esms_source.databases import (
     NotInstalled,
+    bound_lock_waits,
     duckdb_file,
     explain,
     installing,
@@ -22,12 +27,20 @@ from esms_source.databases import (
 )
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.redaction import first_line
-from esms_source.tables import REF_IDS
+from esms_source.tables import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dlt.destinations.sql_client import SqlClientBase
+
+OWN_FOLDER: Final = "esms_sync"
+
+TRANSACTIONS: Final = "supports_transactions"
+WHOLE_BY_TRANSACTION: Final = ("duckdb", "postgres")
+"""Dialects for which dlt 1.31 leaves open whether a merge is one transaction.
+
+Without one, DuckDB keeps the merge's DELETE when its INSERT is refused.
+"""
 
 STAGING_LAYOUT: Final = "staging_dataset_name_layout"
 SHARED_STAGING: Final = "%s_staging"
@@ -37,11 +50,17 @@ SHARED_STAGING: Final = "%s_staging"
 def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     """Return the pipeline of a destination, known by dlt's name for it.
 
+    Unless PIPELINES_DIR names one, it has a folder for this project, destination and
+    dataset: dlt's own would be shared by all projects of the user.
+
     Raises:
         ConfigError: dlt doesn't know the destination, or an extra is missing.
     """
     try:
-        pipeline = dlt.pipeline(name, destination=destination, dataset_name=dataset)
+        where = _folder_of(destination, dataset)
+        pipeline: dlt.Pipeline = dlt.pipeline(
+            name, destination=destination, dataset_name=dataset, **where
+        )
         pipeline.sql_client()
     except NotInstalled as exc:
         fact = f"the destination {destination!r} is not installed"
@@ -53,98 +72,93 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     return pipeline
 
 
-def use_own_staging(pipeline: dlt.Pipeline) -> None:
-    """Let workers of one dataset stage their rows each in a schema of its own."""
-    config = pipeline.destination_client().config
+def _folder_of(destination: str, dataset: str) -> dict[str, Any]:
+    """Name dlt's folder for this project, destination and dataset, if nobody has."""
+    if dlt.config.get("pipelines_dir") is not None:
+        return {}
+    target = dlt.dataset(destination, dataset, Schema(SCHEMA))
+    project, identity = _project(), _identity(target.destination_client)
+    name = f"{project.name or 'root'}-{digest(str(project), identity, dataset)}"
+    return {"pipelines_dir": str(Path(get_dlt_pipelines_dir(), name))}
+
+
+def _project() -> Path:
+    """Return the folder from which dlt counts relative paths."""
+    return Path(dlt.current.run_context().run_dir).resolve()
+
+
+@contextmanager
+def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
+    """Yield a pipeline to the same dataset that shares no load packages with plain dlt.
+
+    Plain dlt resumes what a killed load had begun, and loads what is pending into
+    whatever destination it is given next. So ours has a folder of its own, one for each
+    project, as dlt counts relative paths from where a folder was made; and a staging of
+    its own. Afterwards the user's pipeline is active again.
+    """
+    folder = Path(pipeline.pipelines_dir, OWN_FOLDER, digest(str(_project())))
+    destination = copy(pipeline.destination)
+    destination.config_params = dict(pipeline.destination.config_params)
+    destination.caps_params = dict(pipeline.destination.caps_params)
+    own = dlt.pipeline(
+        pipeline.pipeline_name,
+        pipelines_dir=str(folder),
+        destination=destination,
+        staging=pipeline.staging,
+        dataset_name=pipeline.dataset_name,
+        progress=pipeline.collector,
+    )
+    try:
+        _set_up(own)
+        yield own
+    finally:
+        pipeline.activate()
+
+
+def _set_up(own: dlt.Pipeline) -> None:
+    """Let tables change wholly, workers stage apart, and no lock be waited for long."""
+    config = own.destination_client().config
+    parameters = own.destination.config_params
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
-        layout = f"{SHARED_STAGING}_{pipeline.pipeline_name}"
-        pipeline.destination.config_params[STAGING_LAYOUT] = layout
+        parameters[STAGING_LAYOUT] = f"{SHARED_STAGING}_{own.pipeline_name}"
+    if own.destination.capabilities().sqlglot_dialect in WHOLE_BY_TRANSACTION:
+        own.destination.caps_params[TRANSACTIONS] = True
+    if is_postgres(own):
+        parameters["credentials"] = config.credentials
+        bound_lock_waits(config.credentials)
 
 
-def check_destination(pipeline: dlt.Pipeline) -> None:
-    """Refuse destinations that would lose or double rows, or fail half way.
+def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether no row can come to staging twice, so that dlt needn't look.
 
-    Raises:
-        DestinationError: With the remedy.
+    In a DuckDB file only a kill leaves open whether rows came, and what it had begun
+    is dropped; a connection to a server may break at any time.
     """
-    capabilities = pipeline.destination.capabilities()
-    if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
-        fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
-        text = f"{fact}, so that callbacks a later answer lacks would stay"
-        raise DestinationError(text, "load into duckdb or an SQL warehouse")
-    client = pipeline.sql_client()
-    path = duckdb_file(client)
-    if path and _duckdb_name(path).lower() == client.dataset_name.lower():
-        name = f"the dataset {pipeline.dataset_name!r}"
-        fact = f"{name} has the same name as its DuckDB file"
-        raise ConfigError(fact, "choose another --dataset or another file")
-    if path and not Path(path).parent.is_dir():
-        fact = f"there is no folder {str(Path(path).parent)!r} for the DuckDB file"
-        raise ConfigError(fact, "make it or set DESTINATION__DUCKDB__CREDENTIALS")
+    return duckdb_file(pipeline.sql_client()) is not None
 
 
-def check_grants(pipeline: dlt.Pipeline) -> None:
-    """Refuse a PostgreSQL user who may not make what a load needs.
-
-    Raises:
-        DestinationError: With the grant that is missing.
-    """
-    with on_postgres(pipeline) as client:
-        if client is None:
-            return
-        schemas = (client.dataset_name, client.staging_dataset_name)
-        rows = client.execute_sql(
-            "SELECT current_user, current_database(),"
-            " has_database_privilege(current_database(), 'CREATE') OR"
-            " (SELECT count(*) = %s FROM pg_namespace WHERE nspname IN %s"
-            " AND has_schema_privilege(oid, 'CREATE'))",
-            len(schemas),
-            schemas,
-        )
-        denied = client.execute_sql(
-            "SELECT nspname, current_user FROM pg_namespace"
-            " LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relkind = 'r'"
-            " WHERE nspname IN %s AND NOT (has_schema_privilege(nspname, 'USAGE')"
-            " AND coalesce(has_table_privilege(pg_class.oid, 'SELECT')"
-            " AND has_table_privilege(pg_class.oid, 'INSERT')"
-            " AND has_table_privilege(pg_class.oid, 'DELETE'), true))"
-            " ORDER BY nspname LIMIT 1",
-            schemas,
-        )
-    for schema, user in denied or ():
-        fact = f"the user {user!r} may not read and write the tables of {schema!r}"
-        usage = f'GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}"'
-        tables = f'ON ALL TABLES IN SCHEMA "{schema}" TO "{user}"'
-        rights = f"{usage} and GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE {tables}"
-        raise DestinationError(fact, rights)
-    for user, database, may_create in rows or ():
-        if not may_create:
-            grant = f'GRANT CREATE ON DATABASE "{database}" TO "{user}"'
-            instead = f"make the schemas {' and '.join(schemas)} for it"
-            fact = f"the user {user!r} may not create schemas in PostgreSQL"
-            raise DestinationError(fact, f"{grant}, or {instead}")
+def identity_of(pipeline: dlt.Pipeline) -> str:
+    """Return what tells a pipeline's dataset from all others; it holds no secret."""
+    return digest(_identity(pipeline.destination_client()), pipeline.dataset_name)
 
 
-def missing_index(pipeline: dlt.Pipeline) -> str | None:
-    """Return the SQL of the index that a large PostgreSQL ledger has not, if any.
+def _identity(client: Any) -> str:  # noqa: ANN401  dlt's client of any destination
+    config = client.config
+    where = [
+        str(getattr(config.credentials, name, None) or "")
+        for name in ("host", "port", "database", "catalog", "project_id")
+    ]
+    return "\n".join([config.destination_type, config.fingerprint(), *where])
 
-    Raises:
-        DestinationError: The server can't be reached.
-    """
-    with on_postgres(pipeline) as client:
-        if client is None:
-            return None
-        ledger = client.make_qualified_table_name(REF_IDS.name)
-        rows = client.execute_sql(
-            "SELECT 1 FROM pg_index WHERE indrelid = to_regclass(%s) AND indisvalid"
-            " AND ARRAY['oa_id', 'ref_id'] = (SELECT array_agg(attname::text"
-            " ORDER BY attname) FROM pg_attribute WHERE attrelid = indrelid"
-            " AND attnum IN (indkey[0], indkey[1]))",
-            ledger,
-        )
-    if rows:
-        return None
-    return f"CREATE UNIQUE INDEX CONCURRENTLY ON {ledger} (ref_id, oa_id)"
+
+def digest(*texts: str) -> str:
+    """Return a short name that stands for some texts."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def is_postgres(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether the destination understands what only PostgreSQL does."""
+    return pipeline.destination.capabilities().sqlglot_dialect == "postgres"
 
 
 @contextmanager
@@ -173,33 +187,8 @@ def reporting_errors() -> Iterator[None]:
         raise explain(exc, "planning or loading failed", remedy) from exc
 
 
-def _duckdb_name(path: str) -> str:
-    """Return what DuckDB calls the database in a file."""
-    return Path(path).name.lstrip(".").partition(".")[0]
-
-
 def _credentials_of(destination: str) -> str:
     return f"DESTINATION__{destination.upper()}__CREDENTIALS"
-
-
-@contextmanager
-def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
-    """Connect to the destination where it is a PostgreSQL, else yield None.
-
-    Raises:
-        DestinationError: The server can't be reached; the next run loads.
-    """
-    if pipeline.destination.capabilities().sqlglot_dialect != "postgres":
-        yield None
-        return
-    client = pipeline.sql_client()
-    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
-    try:
-        with client:
-            yield client
-    except (driver_error, DatabaseException) as exc:
-        remedy = "what was answered is kept and the next run loads it"
-        raise explain(exc, "the destination can't be reached", remedy) from exc
 
 
 def innermost(exc: BaseException) -> str:

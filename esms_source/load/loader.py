@@ -1,63 +1,34 @@
-"""Loads into the destination: alone, in turn, within bounds, and never in the way."""
+"""Loads what was extracted: in turn, and all of it that the destination takes."""
 
 from __future__ import annotations
 
 import gc
-import shutil
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow as pa
-import tenacity
-from dlt.common.destination.exceptions import DestinationTerminalException
 from dlt.pipeline.exceptions import PipelineStepFailed
-from filelock import FileLock, Timeout
 
-from esms_source.databases import ReadError, duckdb_file, wait_for_lock
-from esms_source.exceptions import DestinationError, PipelineBusyError, causes
-from esms_source.load.destination import innermost, on_postgres
+from esms_source.databases import ReadError
+from esms_source.exceptions import DestinationError
+from esms_source.load.errors import Failure, read_failure
+from esms_source.load.locks import dataset_lock
+from esms_source.load.packages import drop, files_of, has_begun, pending_packages
+from esms_source.load.parts import Parts, read_files, refused_by
+from esms_source.tables import CALLBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import dlt
-    from dlt.common.pipeline import LoadInfo
+    from dlt.extract import DltSource
 
-TURN_POLL_SECONDS: Final = 0.1
+    from esms_source.config import Settings
+    from esms_source.databases import Patience
+    from esms_source.load.parts import MakeSource, Tables
+    from esms_source.runtime import Counts
 
-MEMORY_LIMIT: Final = "memory_limit"
-DUCKDB_MEMORY: Final = "96MB"
-"""What DuckDB may take for a load; what needs more goes to a temporary file."""
-
-HOPELESS: Final = (
-    DestinationTerminalException,
-    duckdb.InvalidInputException,
-    pa.ArrowInvalid,
-)
-"""Why trying a load again can't help: it was refused, or its files are damaged."""
-
-
-@contextmanager
-def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Hold the pipeline for one run; the lock ends with the process.
-
-    Raises:
-        PipelineBusyError: Another run holds it.
-    """
-    folder = Path(pipeline.pipelines_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{pipeline.pipeline_name}.esms.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as exc:
-        fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
-        raise PipelineBusyError(fact, "wait for its end") from exc
-    try:
-        yield
-    finally:
-        lock.release()
+LOAD_ERRORS: Final = (PipelineStepFailed, *ReadError)
 
 
 @contextmanager
@@ -72,86 +43,103 @@ def leaving_signals(pipeline: dlt.Pipeline) -> Iterator[None]:
         config.intercept_signals = before
 
 
-def load(pipeline: dlt.Pipeline) -> None:
-    """Load what is extracted; wait a little where a DuckDB file is held open.
+class Loader:
+    """Loads of one run into one destination.
 
-    Raises:
-        DestinationError: The destination refuses the load for good. It is
-            dropped, so that it blocks no later run; its RefIds are due again.
-        PipelineStepFailed: It failed otherwise; the next run tries it again.
+    Args:
+        pipeline: Where to load to.
+        patience: How long to wait for who else holds it.
+        settings: How long to wait before what was refused is asked again.
+        make_source: Makes a source of tables; for parts of a refused load.
+        counts: Corrected where the destination refuses what was answered.
     """
-    try:
-        pipeline.normalize()
+
+    def __init__(
+        self,
+        pipeline: dlt.Pipeline,
+        patience: Patience,
+        settings: Settings,
+        make_source: MakeSource,
+        counts: Counts,
+    ) -> None:
+        self._pipeline = pipeline
+        self._patience = patience
+        self._parts = Parts(settings, make_source, counts, self._load_part)
+
+    def load(self) -> list[str]:
+        """Load what is extracted; return the ids of the load packages.
+
+        Where the destination refuses some callbacks, the others go without them.
+
+        Raises:
+            DestinationError: The destination refuses for good, or can't take it now. A
+                package that is refused or has begun binds nothing: its RefIds are due.
+            PipelineBusyError: Somebody else holds it for too long.
+        """
+        try:
+            return self._load()
+        except LOAD_ERRORS as exc:
+            failure = self._judge(exc)
+            tables = self._take_back() if failure.table == CALLBACKS.name else {}
+            self._drop_all()
+            if not tables:
+                raise refused_by(failure) from exc
+        return self._parts.load(tables, failure)
+
+    def _load(self) -> list[str]:
+        self._pipeline.normalize()
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
-        with dataset_lock(pipeline):
-            info = wait_for_lock(_load_in_bounds)(pipeline)
-        _drop_files(info)
-    except PipelineStepFailed as exc:
-        if not any(isinstance(link, HOPELESS) for link in causes(exc)):
-            raise
-        pipeline.abort_packages()
-        fact = f"the destination refuses the load: {innermost(exc)}"
-        remedy = "correct its tables; the load's RefIds are due again"
-        raise DestinationError(fact, remedy) from exc
-    # dlt leaves some megabytes of it a load; the next slice needs them.
-    gc.collect()
+        with dataset_lock(self._pipeline, self._patience):
+            info = self._patience(self._pipeline.load)
+        # dlt would keep their files.
+        for package in info.load_packages:
+            if package.state == "loaded":
+                drop(package)
+        # dlt leaves some megabytes of it a load; the next slice needs them.
+        gc.collect()
+        return list(info.loads_ids)
 
+    def _load_part(self, source: DltSource) -> tuple[str, Failure | None]:
+        """Load one part; return its id, and why it is refused, if it is.
 
-def _drop_files(info: LoadInfo) -> None:
-    """Drop the files of loads that completed: dlt keeps them all."""
-    for package in info.load_packages:
-        if package.state == "loaded":
-            shutil.rmtree(package.package_path, ignore_errors=True)
+        Raises:
+            DestinationError: It can't be loaded now.
+        """
+        (load_id,) = self._pipeline.extract(source).loads_ids
+        try:
+            self._load()
+        except LOAD_ERRORS as exc:
+            failure = self._judge(exc)
+            self._drop_all()
+            return load_id, failure
+        return load_id, None
 
+    def _take_back(self) -> Tables:
+        """Return what is pending, by table; nothing where its files are damaged."""
+        files: dict[str, list[str]] = {}
+        for package in pending_packages(self._pipeline):
+            for name, paths in files_of(package).items():
+                files.setdefault(name, []).extend(paths)
+        try:
+            return read_files(files)
+        except (pa.ArrowInvalid, OSError):
+            return {}
 
-def _load_in_bounds(pipeline: dlt.Pipeline) -> LoadInfo:
-    """Load; keep DuckDB from taking most of the machine, unless it was told how much.
+    def _drop_all(self) -> None:
+        for package in pending_packages(self._pipeline):
+            drop(package)
 
-    The bound lasts for as long as any connection to the file is open.
-    """
-    client: Any = pipeline.sql_client()
-    is_bound = duckdb_file(client) is None or MEMORY_LIMIT in (
-        client.credentials.global_config or ()
-    )
-    with ExitStack() as stack:
-        if not is_bound:
-            # What can't be opened is for dlt to tell.
-            with suppress(*ReadError):
-                stack.enter_context(client)
-                client.execute_sql(f"SET {MEMORY_LIMIT} = '{DUCKDB_MEMORY}'")
-        return pipeline.load()
+    def _judge(self, exc: Exception) -> Failure:
+        """Return why a load is refused.
 
-
-def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether loads needn't look for rows that came to staging twice.
-
-    In a DuckDB file only a kill can leave open whether rows came, and
-    ``load_pending`` mends that; a connection to a server may break at any time.
-    """
-    return duckdb_file(pipeline.sql_client()) is not None
-
-
-@contextmanager
-def dataset_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
-    """Let workers of one PostgreSQL dataset make and fill tables one after another.
-
-    Otherwise they would make the same ones at once, and deadlock over them. The
-    turn ends with its connection, also where the process is killed.
-
-    Raises:
-        DestinationError: The server can't be reached; the next run loads.
-    """
-    taking = tenacity.Retrying(
-        retry=tenacity.retry_if_result(lambda taken: not taken),
-        wait=tenacity.wait_fixed(TURN_POLL_SECONDS),
-    )
-    with on_postgres(pipeline) as client:
-
-        def take() -> bool:
-            sql = "SELECT pg_try_advisory_lock(hashtext(%s))"
-            rows = client and client.execute_sql(sql, f"esms {pipeline.dataset_name}")
-            return not client or bool(rows and rows[0][0])
-
-        taking(take)
-        yield
+        Raises:
+            DestinationError: It is not: another time it may be taken.
+        """
+        failure = read_failure(exc)
+        if failure.refused:
+            return failure
+        begun = any(map(has_begun, pending_packages(self._pipeline)))
+        outcome = "is due again" if begun else "is loaded by the next run"
+        fact = f"the load step failed: {failure.said}"
+        raise DestinationError(fact, f"what was asked {outcome}") from exc

@@ -1,161 +1,147 @@
-"""Loads that an earlier run left behind: finished, or dropped where they can't be."""
+"""What an earlier run left behind: what has begun and not ended is undone."""
 
 from __future__ import annotations
 
-from collections import Counter
-from contextlib import suppress
+import time
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from dlt.common.configuration.container import Container
-from dlt.common.configuration.exceptions import ConfigurationException
-from dlt.common.destination.exceptions import DestinationException
-from dlt.common.pipeline import PipelineContext
-from dlt.common.storages.load_package import PackageStorage
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
-from esms_source.databases import wait_for_lock
-from esms_source.load.destination import use_own_staging
-from esms_source.load.loader import can_skip_dedup, load
-from esms_source.sql import moment_literal
-from esms_source.tables import LOADS
+from esms_source.databases import columns_of
+from esms_source.exceptions import ConfigError
+from esms_source.load.destination import identity_of
+from esms_source.load.packages import drop, has_begun, pending_packages
+from esms_source.sql import moment_literal, text_list
+from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     import dlt
-    from dlt.common.storages.load_package import LoadJobInfo, LoadPackageInfo
+    from dlt.destinations.sql_client import SqlClientBase
 
-COPIED: Final = "parquet"
-SCHEMA: Final = "esms"
+    from esms_source.load.loader import Loader
 
+DESTINATION: Final = "esms_destination"
+"""Under which name a pipeline remembers what its packages are for."""
 
-def load_pending(pipeline: dlt.Pipeline) -> None:
-    """Finish loads that an earlier run left behind."""
-    if pipeline.has_pending_data:
-        _mend(pipeline)
-    while pipeline.has_pending_data:
-        load(pipeline)
+PLAIN_RUN_SECONDS: Final = 86_400.0
+"""Age from which on nobody is loading what a plain run left any more."""
 
 
-def mend_active_pipeline() -> None:
-    """Let dlt itself finish, in its ``run``, what a ``sync`` of ours left behind.
+def recover(pipeline: dlt.Pipeline, loader: Loader) -> None:
+    """Load what is pending and whole; drop what began to write, or came too late.
 
-    A pipeline with loads of other sources is left alone. What can't be opened is for
-    dlt to tell, once it runs.
+    What is dropped costs nothing but asking again: its RefIds are due.
+
+    Raises:
+        ConfigError: What is pending is for another destination.
+        DestinationError: The destination can't be read, or refuses.
     """
-    context = Container()[PipelineContext]
-    pipeline: Any = context.pipeline() if context.is_active() else None
-    if pipeline is None or pipeline.destination is None:
-        return
-    packages = map(pipeline.get_load_package_info, _pending(pipeline))
-    if any(package.schema_name != SCHEMA for package in packages):
-        return
-    with suppress(ConfigurationException, DestinationException, ImportError):
-        use_own_staging(pipeline)
+    identity = identity_of(pipeline)
+    packages = list(pending_packages(pipeline))
+    if packages:
+        known = _remembered(pipeline)
+        if known not in (None, identity):
+            raise _for_another_destination(pipeline)
+        load_ids = [package.load_id for package in packages]
+        # A run may be killed just when dlt moves a package to its next folder.
+        half_moved = len(set(load_ids)) < len(load_ids)
+        must_go = known is None or half_moved or _is_overtaken(pipeline, min(load_ids))
+        for package in packages:
+            if package.schema_name == SCHEMA and (must_go or has_begun(package)):
+                drop(package)
         if pipeline.has_pending_data:
-            _mend(pipeline)
+            loader.load()
+        # Where dlt lost its own state it would consume nothing, for ever.
+        for package in pending_packages(pipeline):
+            drop(package)
+    pipeline.set_local_state_val(DESTINATION, identity)
 
 
-def _mend(pipeline: dlt.Pipeline) -> None:
-    """Let dlt go on with pending loads without losing or doubling rows.
+def remember_destination(pipeline: dlt.Pipeline) -> None:
+    """Let a later run know what the packages of this one are for."""
+    pipeline.set_local_state_val(DESTINATION, identity_of(pipeline))
 
-    They are dropped where another load completed since they were begun, as its
-    answers are newer, and where dlt would stumble over them or their staging is
-    gone; what they asked and nobody else did is due again.
+
+def sweep(pipeline: dlt.Pipeline, *, locked: bool) -> None:
+    """Delete the requests and rejected rows of loads that never completed.
+
+    Args:
+        pipeline: Where they are.
+        locked: Whether no ``sync`` can be loading now. A plain run may be: its rows,
+            which bear no ``run_id``, stay for a day.
     """
-    drop = (_is_half_moved, _is_in_pieces, _is_overtaken)
-    if any(must_go(pipeline) for must_go in drop):
-        pipeline.abort_packages()
-    if can_skip_dedup(pipeline):
-        try:
-            wait_for_lock(_empty_half_copied)(pipeline)
-        except DatabaseUndefinedRelation:
-            # The file is gone, or another one is in its place.
-            pipeline.abort_packages()
+    with pipeline.sql_client() as client:
+        loads = client.make_qualified_table_name(LOADS)
+        completed = (
+            f"SELECT load_id FROM {loads} WHERE status = 0 AND schema_name = '{SCHEMA}'"
+        )
+        # Where none is left they were pruned, and tell nothing.
+        if columns_of(client, LOADS) is None or not client.execute_sql(
+            f"{completed} LIMIT 1"
+        ):
+            return
+        for table in (API_REQUESTS, REJECTED_ROWS):
+            _sweep_table(client, table.name, completed, locked=locked)
 
 
-def _is_half_moved(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether a run was killed just when dlt moved a load to its next folder."""
-    extracted = pipeline.list_extracted_load_packages()
-    return not set(extracted).isdisjoint(pipeline.list_normalized_load_packages())
+def _sweep_table(
+    client: SqlClientBase[Any], table: str, completed: str, *, locked: bool
+) -> None:
+    columns = columns_of(client, table)
+    if columns is None:
+        return
+    # Tables of version 0.1 have no run_id before the first load.
+    run_id = "max(run_id)" if "run_id" in columns else "NULL"
+    name = client.make_qualified_table_name(table)
+    rows = client.execute_sql(
+        f"SELECT load_id, {run_id} FROM {name}"
+        f" WHERE load_id NOT IN ({completed}) GROUP BY load_id"
+    )
+    dead = [
+        load_id
+        for load_id, run_id in rows or ()
+        if (locked and run_id) or _is_old(load_id)
+    ]
+    if dead:
+        client.execute_sql(f"DELETE FROM {name} WHERE load_id IN ({text_list(dead)})")
 
 
-def _is_in_pieces(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether a table came in several files and some of them are copied.
-
-    dlt empties its staging before it copies the others.
-    """
-    for package in _normalized(pipeline):
-        begun = [job.job_file_info.table_name for job in _copies(package, begun=True)]
-        files = Counter(job.job_file_info.table_name for job in _copies(package))
-        if any(files[table] > 1 for table in begun):
-            return True
-    return False
+def _is_old(load_id: str) -> bool:
+    return time.time() - float(load_id) > PLAIN_RUN_SECONDS
 
 
-def _is_overtaken(pipeline: dlt.Pipeline) -> bool:
+def _remembered(pipeline: dlt.Pipeline) -> str | None:
+    try:
+        known: str = pipeline.get_local_state_val(DESTINATION)
+    except KeyError:
+        return None
+    return known
+
+
+def _for_another_destination(pipeline: dlt.Pipeline) -> ConfigError:
+    name, folder = pipeline.pipeline_name, pipeline.pipelines_dir
+    fact = (
+        f"the pipeline {name!r} in {folder} has loads pending for another destination"
+    )
+    remedy = (
+        "run once for that one, or drop them:"
+        f" dlt pipeline --pipelines-dir {folder} {name} drop-pending-packages"
+    )
+    return ConfigError(fact, remedy)
+
+
+def _is_overtaken(pipeline: dlt.Pipeline, oldest: str) -> bool:
     """Tell whether any load completed since the oldest pending one was begun."""
-    pending = _pending(pipeline)
-    if not pending:
-        return False
     # dlt makes load ids of the time.
-    begun_at = datetime.fromtimestamp(float(min(pending)), timezone.utc)
+    begun_at = datetime.fromtimestamp(float(oldest), timezone.utc)
     try:
         with pipeline.sql_client() as client:
             loads = client.make_qualified_table_name(LOADS)
             rows = client.execute_sql(
-                f"SELECT count(*) FROM {loads}"
-                f" WHERE schema_name = '{SCHEMA}'"
+                f"SELECT count(*) FROM {loads} WHERE schema_name = '{SCHEMA}'"
                 f" AND inserted_at >= {moment_literal(begun_at)}"
             )
     except DatabaseUndefinedRelation:
         return False
     return bool(rows and rows[0][0])
-
-
-def _empty_half_copied(pipeline: dlt.Pipeline) -> None:
-    """Empty the staging of files that a killed run was copying.
-
-    dlt copies them again, whether their rows are there already or not.
-    """
-    for package in _normalized(pipeline):
-        done = Path(package.package_path, PackageStorage.PENDING_TRANSITIONS_FOLDER)
-        names = {path.name for path in done.iterdir()} if done.is_dir() else ()
-        started = [
-            job
-            for job in _copies(package, begun=True)
-            if job.state == PackageStorage.STARTED_JOBS_FOLDER
-            and Path(job.file_path).name not in names
-        ]
-        if started:
-            with pipeline.sql_client() as client, client.with_staging_dataset():
-                for job in started:
-                    table = client.make_qualified_table_name(
-                        job.job_file_info.table_name
-                    )
-                    client.execute_sql(f"DELETE FROM {table}")
-
-
-def _pending(pipeline: dlt.Pipeline) -> list[str]:
-    return [
-        *pipeline.list_extracted_load_packages(),
-        *pipeline.list_normalized_load_packages(),
-    ]
-
-
-def _normalized(pipeline: dlt.Pipeline) -> Iterator[LoadPackageInfo]:
-    for load_id in pipeline.list_normalized_load_packages():
-        yield pipeline.get_load_package_info(load_id)
-
-
-def _copies(package: LoadPackageInfo, *, begun: bool = False) -> list[LoadJobInfo]:
-    """Return the jobs that copy files into staging; begun ones, or all."""
-    return [
-        job
-        for state, jobs in package.jobs.items()
-        for job in jobs
-        if job.job_file_info.file_format == COPIED
-        and not (begun and state == PackageStorage.NEW_JOBS_FOLDER)
-    ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
-from esms_source.databases import wait_for_lock
+from esms_source.databases import Patience
 from esms_source.sql import quote_name, text_literal
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Scratch:
         if path not in self._attached:
             catalog = f"file_{len(self._attached)}"
             sql = f"ATTACH {text_literal(path)} AS {catalog} (READ_ONLY)"
-            wait_for_lock(self.execute)(sql)
+            Patience()(lambda: self.execute(sql))
             self._attached[path] = catalog
         return self._attached[path]
 

@@ -17,6 +17,7 @@ from esms_source.tables import (
     REJECTED_ROWS,
     TEXT,
     TIMESTAMP,
+    stamp,
     without_load_id,
 )
 
@@ -39,13 +40,21 @@ class Recorder:
         settings: How rows are read, and how long to wait.
         load_id: dlt's load package that the rows go into.
         counts: Adds up what is recorded.
+        run_id: The run that it is for, if it is one of ``sync``.
     """
 
-    def __init__(self, settings: Settings, load_id: str, counts: Counts) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        load_id: str,
+        counts: Counts,
+        run_id: str | None = None,
+    ) -> None:
         self._settings = settings
         self._privacy = Privacy(settings)
         self._load_id = load_id
         self._counts = counts
+        self._run_id = run_id
         self._requests = 0
 
     def record(self, requests: Sequence[Request]) -> Polled:
@@ -62,10 +71,12 @@ class Recorder:
             polled = {
                 REF_IDS.name: self._ledger_rows(requests),
                 CALLBACKS.name: callbacks,
-                API_REQUESTS.name: _table(API_REQUESTS, rows),
-                REJECTED_ROWS.name: _table(REJECTED_ROWS, _rejected_rows(answered)),
+                API_REQUESTS.name: self._table(API_REQUESTS, rows),
+                REJECTED_ROWS.name: self._table(
+                    REJECTED_ROWS, _rejected_rows(answered)
+                ),
             }
-            return {name: self._stamp(table) for name, table in polled.items()}
+            return {name: stamp(rows, self._load_id) for name, rows in polled.items()}
 
     def _ledger_rows(self, requests: Sequence[Request]) -> pa.Table:
         """Return the ledger rows of all requests but the split ones."""
@@ -99,10 +110,9 @@ class Recorder:
             if request.error is not None:
                 counts.problems[str(request.error)] += row["failed"]
 
-    def _stamp(self, table: pa.Table) -> pa.Table:
-        load_ids = pa.repeat(pa.scalar(self._load_id, TEXT), len(table))
-        field = pa.field("load_id", TEXT, nullable=False)
-        return table.append_column(field, load_ids)
+    def _table(self, table: Table, rows: list[dict[str, Any]]) -> pa.Table:
+        rows = [{**row, "run_id": self._run_id} for row in rows]
+        return pa.Table.from_pylist(rows, schema=without_load_id(table))
 
 
 def _request_row(request: Request) -> dict[str, Any]:
@@ -126,6 +136,7 @@ def _request_row(request: Request) -> dict[str, Any]:
         "api_message": str(error) if error else request.message,
         "outcome": request.outcome,
         "endpoint": CALLBACK,
+        "ended_at": request.polled_at,
     }
 
 
@@ -139,7 +150,3 @@ def _rejected_rows(requests: Sequence[Request]) -> list[dict[str, Any]]:
         for request in requests
         for rejected in request.rejected
     ]
-
-
-def _table(table: Table, rows: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema=without_load_id(table))

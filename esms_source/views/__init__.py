@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 
 from esms_source.codes import read_code_table
-from esms_source.databases import translated, wait_for_lock
+from esms_source.databases import Patience, columns_of, translated
 from esms_source.sql import text_literal
 from esms_source.tables import LOADS, REF_IDS, SMALL, TABLES, is_carried
 
@@ -95,7 +95,9 @@ def setting_values(settings: Settings) -> dict[str, str]:
     }
 
 
-def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
+def refresh_views(
+    pipeline: dlt.Pipeline, settings: Settings, patience: Patience | None = None
+) -> bool:
     """Make the views where they are missing or would now be made differently.
 
     Does nothing on a destination without SQL views that were tested, or before
@@ -104,6 +106,7 @@ def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     Args:
         pipeline: Where the tables are.
         settings: The time zone of days, the rate and the batch size.
+        patience: How long to wait for who else holds the destination.
 
     Returns:
         Whether views were made.
@@ -112,30 +115,30 @@ def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
         DestinationError: The destination refused; the tables are untouched.
     """
     with translated("the views can't be made", REMEDY):
-        return wait_for_lock(_refresh)(pipeline, settings)
+        return (patience or Patience())(lambda: _refresh(pipeline, settings))
 
 
-def lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
+def lacks_small_tables(pipeline: dlt.Pipeline, patience: Patience) -> bool:
     """Tell whether a destination has other rows in the small tables than we ship.
 
     Raises:
         DestinationError: The destination can't be read.
     """
     with translated("the small tables can't be read", REMEDY):
-        return wait_for_lock(_lacks_small_tables)(pipeline)
+        return patience(lambda: _lacks_small_tables(pipeline))
 
 
 def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     with pipeline.sql_client() as client:
         if client.capabilities.sqlglot_dialect not in DIALECTS:
             return False
-        ledger = _columns(client, REF_IDS.name)
+        ledger = columns_of(client, REF_IDS.name)
         if ledger is None:
             return False
         maker = _Maker(client, settings, ledger)
         if maker.is_done():
             return False
-        if any(_columns(client, table.name) is None for table in TABLES):
+        if any(columns_of(client, table.name) is None for table in TABLES):
             return False
         try:
             maker.make()
@@ -268,16 +271,6 @@ def carried_columns(ledger: Sequence[str]) -> dict[str, str]:
         for name in ledger
         if is_carried(name)
     }
-
-
-def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:
-    """Return the columns of a table, None if it isn't there."""
-    sql = f"SELECT * FROM {client.make_qualified_table_name(table)} LIMIT 0"
-    try:
-        with client.execute_query(sql) as cursor:
-            return [column[0] for column in cursor.description]
-    except DatabaseUndefinedRelation:
-        return None
 
 
 def _is_current(client: SqlClientBase[Any], table: Table) -> bool:

@@ -92,7 +92,8 @@ def test_a_sync_merges_callbacks_by_one_key(
     pipeline.run(source(simulator))
     warehouse.fill(2)
     sync(pipeline, api_key=api_key, secret_key=secret_key, base_url=simulator.url)
-    columns = pipeline.default_schema.get_table_columns("callbacks").values()
+    schema = dlt.dataset(pipeline.destination, "zalo", "esms").schema
+    columns = schema.get_table_columns("callbacks").values()
     assert not [column["name"] for column in columns if column.get("primary_key")]
     assert output.rows("SELECT count(*) FROM callbacks") == [2]
     keys = [column["name"] for column in columns if column.get("merge_key")]

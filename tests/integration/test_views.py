@@ -12,6 +12,7 @@ from dlt.extract import DltSource
 
 from esms_source import sync
 from esms_source.codes import small_tables
+from esms_source.databases import Patience
 from esms_source.exceptions import DestinationError
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.tables import API_REQUESTS, CALLBACKS, REF_IDS, TABLES, Table
@@ -423,7 +424,7 @@ def test_nothing_is_made_before_the_first_load(
     """An empty destination has no views, and lacks the small tables."""
     pipeline.sync_destination()
     assert not refresh_views(pipeline, make_settings())
-    assert lacks_small_tables(pipeline)
+    assert lacks_small_tables(pipeline, Patience())
 
 
 def test_small_tables_are_loaded_when_they_differ(
@@ -445,14 +446,14 @@ def test_small_tables_are_loaded_when_they_differ(
         )
 
     run("a")
-    assert not lacks_small_tables(pipeline)
+    assert not lacks_small_tables(pipeline, Patience())
     with pipeline.sql_client() as client:
         client.execute_sql("DELETE FROM telcos WHERE id = 1")
-    assert lacks_small_tables(pipeline)
+    assert lacks_small_tables(pipeline, Patience())
     run("b")
     with pipeline.sql_client() as client:
         client.execute_sql("INSERT INTO telcos SELECT * FROM telcos")
-    assert lacks_small_tables(pipeline)
+    assert lacks_small_tables(pipeline, Patience())
     run("c")
-    assert not lacks_small_tables(pipeline)
+    assert not lacks_small_tables(pipeline, Patience())
     assert rows_of(pipeline, "SELECT count(*) FROM messages") == [(3,)]

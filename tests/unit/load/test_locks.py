@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from esms_source.exceptions import PipelineBusyError
-from esms_source.load.loader import pipeline_lock
+from esms_source.load.locks import pipeline_lock
 
 HOLD = """
 import sys, filelock

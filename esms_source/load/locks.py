@@ -1,0 +1,90 @@
+"""One run of a pipeline at a time, and one loader of a dataset at a time."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from filelock import FileLock, Timeout
+
+from esms_source.databases import HeldError, duckdb_file
+from esms_source.exceptions import PipelineBusyError
+from esms_source.load.destination import is_postgres
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import dlt
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.databases import Patience
+
+MEMORY_SETTING: Final = "memory_limit"
+DUCKDB_MEMORY: Final = "96MB"
+"""What DuckDB may take for a load; what needs more goes to a temporary file."""
+
+
+@contextmanager
+def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
+    """Hold the pipeline for one run; the lock ends with the process.
+
+    Raises:
+        PipelineBusyError: Another run holds it.
+    """
+    folder = Path(pipeline.pipelines_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{pipeline.pipeline_name}.esms.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as exc:
+        fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
+        raise PipelineBusyError(fact, "wait for its end") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
+    """Keep other runs of ours from making and filling the tables of a dataset.
+
+    Otherwise they would make the same ones at once, and deadlock over them. In
+    PostgreSQL it is an advisory lock, with DuckDB the file itself, held open: both end
+    with the process. Yields whether the destination has such a lock.
+
+    Raises:
+        PipelineBusyError: Somebody else holds it for longer than ``patience``.
+        DatabaseException: The destination can't be reached.
+    """
+    client: Any = pipeline.sql_client()
+    if is_postgres(pipeline):
+        take = _take_advisory_lock
+    elif duckdb_file(client) is not None:
+        take = _bound_memory
+    else:
+        yield False
+        return
+    patience(client.open_connection)
+    try:
+        patience(lambda: take(client))
+        yield True
+    finally:
+        client.close_connection()
+
+
+def _take_advisory_lock(client: SqlClientBase[Any]) -> None:
+    sql = "SELECT pg_try_advisory_lock(hashtext(%s))"
+    rows = client.execute_sql(sql, f"esms {client.dataset_name}")
+    if not (rows and rows[0][0]):
+        raise HeldError(f"another loader holds the dataset {client.dataset_name!r}")
+
+
+def _bound_memory(client: Any) -> None:  # noqa: ANN401  DuckDB's client
+    """Keep DuckDB from taking most of the machine, unless it was told how much.
+
+    The bound lasts for as long as any connection to the file is open.
+    """
+    if MEMORY_SETTING not in (client.credentials.global_config or ()):
+        client.execute_sql(f"SET {MEMORY_SETTING} = '{DUCKDB_MEMORY}'")
