@@ -17,7 +17,8 @@ from esms_source.load.checks import check_destination, check_grants, check_table
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
 from esms_source.load.locks import dataset_lock, pipeline_lock
-from esms_source.load.recovery import recover, sweep
+from esms_source.load.recovery import recover
+from esms_source.load.sweep import sweep
 from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.poller import most_ahead

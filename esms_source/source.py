@@ -15,7 +15,9 @@ from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
+from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
+from esms_source.load.sweep import sweep
 from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
@@ -100,6 +102,8 @@ def esms_source(
             started_at = session.clock.started_at
             pipeline = dlt.current.pipeline()
             remember_destination(pipeline)
+            with dataset_lock(pipeline, session.patience) as is_locked:
+                sweep(pipeline, locked=is_locked)
             plan = make_plan(pipeline, resolved, choice, started_at, rows)
             try:
                 yield from session.ask(plan.slices(resolved.slice_ref_ids), load_id)

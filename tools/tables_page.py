@@ -31,6 +31,7 @@ SENT_AT: Final = datetime(2026, 1, 5, 2, 30, tzinfo=timezone.utc)
 POLLED_AT: Final = datetime(2026, 1, 5, 3, 15, 8, 120_000, tzinfo=timezone.utc)
 REF_ID: Final = "4a496110-9fd3-4838-ac8b-bcaa36616f7011"
 OA_ID: Final = "1090257973118325189"
+RUN_ID: Final = "5f1d0c9a4be24d3f9f6c1f8f6f0d6a51"
 LOAD_ID: Final = "1767582908.0123456"
 ERROR_CODE: Final = -118
 ERROR: Final = '{"error":-118,"message":"Zalo account not existed","data":{"n":1}}'
@@ -99,6 +100,8 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "api_message": "Success",
         "outcome": "answered",
         "endpoint": "callback",
+        "ended_at": POLLED_AT,
+        "run_id": RUN_ID,
         "load_id": LOAD_ID,
     },
     REJECTED_ROWS: {
@@ -107,6 +110,7 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "reason": "no SMSID",
         "row": '{"SMSID":null,"SendStatus":5}',
         "polled_at": POLLED_AT,
+        "run_id": RUN_ID,
         "load_id": LOAD_ID,
     },
     **{table: read_code_table(table).to_pylist()[0] for table in SMALL},

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import shutil
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -15,6 +18,7 @@ from esms_source.load.errors import Failure, read_failure
 from esms_source.load.locks import dataset_lock
 from esms_source.load.packages import drop, files_of, has_begun, pending_packages
 from esms_source.load.parts import Parts, read_files, refused_by
+from esms_source.load.sweep import sweep
 from esms_source.tables import CALLBACKS
 
 if TYPE_CHECKING:
@@ -64,6 +68,7 @@ class Loader:
     ) -> None:
         self._pipeline = pipeline
         self._patience = patience
+        self._kept = Path(pipeline.working_dir, "esms_kept")
         self._parts = Parts(settings, make_source, counts, self._load_part)
 
     def load(self) -> list[str]:
@@ -87,6 +92,7 @@ class Loader:
         return self._parts.load(tables, failure)
 
     def _load(self) -> list[str]:
+        self._keep_files()
         self._pipeline.normalize()
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
@@ -96,6 +102,7 @@ class Loader:
         for package in info.load_packages:
             if package.state == "loaded":
                 drop(package)
+        shutil.rmtree(self._kept, ignore_errors=True)
         # dlt leaves some megabytes of it a load; the next slice needs them.
         gc.collect()
         return list(info.loads_ids)
@@ -115,12 +122,20 @@ class Loader:
             return load_id, failure
         return load_id, None
 
-    def _take_back(self) -> Tables:
-        """Return what is pending, by table; nothing where its files are damaged."""
-        files: dict[str, list[str]] = {}
+    def _keep_files(self) -> None:
+        """Keep what was extracted until it is loaded: dlt may write it anew as text."""
+        shutil.rmtree(self._kept, ignore_errors=True)
+        self._kept.mkdir(parents=True)
         for package in pending_packages(self._pipeline):
             for name, paths in files_of(package).items():
-                files.setdefault(name, []).extend(paths)
+                for number, path in enumerate(paths):
+                    os.link(path, self._kept / f"{name}.{package.load_id}.{number}")
+
+    def _take_back(self) -> Tables:
+        """Return what was to be loaded, by table; nothing where files are damaged."""
+        files: dict[str, list[str]] = {}
+        for path in sorted(self._kept.iterdir()):
+            files.setdefault(path.name.partition(".")[0], []).append(str(path))
         try:
             return read_files(files)
         except (pa.ArrowInvalid, OSError):
@@ -129,6 +144,8 @@ class Loader:
     def _drop_all(self) -> None:
         for package in pending_packages(self._pipeline):
             drop(package)
+        with dataset_lock(self._pipeline, self._patience) as is_locked:
+            sweep(self._pipeline, locked=is_locked)
 
     def _judge(self, exc: Exception) -> Failure:
         """Return why a load is refused.

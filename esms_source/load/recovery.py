@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
-from esms_source.databases import columns_of
 from esms_source.exceptions import ConfigError
 from esms_source.load.destination import identity_of
 from esms_source.load.packages import drop, has_begun, pending_packages
-from esms_source.sql import moment_literal, text_list
-from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, SCHEMA
+from esms_source.sql import moment_literal
+from esms_source.tables import LOADS, SCHEMA
 
 if TYPE_CHECKING:
     import dlt
-    from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.load.loader import Loader
 
 DESTINATION: Final = "esms_destination"
 """Under which name a pipeline remembers what its packages are for."""
-
-PLAIN_RUN_SECONDS: Final = 86_400.0
-"""Age from which on nobody is loading what a plain run left any more."""
 
 
 def recover(pipeline: dlt.Pipeline, loader: Loader) -> None:
@@ -61,54 +55,6 @@ def recover(pipeline: dlt.Pipeline, loader: Loader) -> None:
 def remember_destination(pipeline: dlt.Pipeline) -> None:
     """Let a later run know what the packages of this one are for."""
     pipeline.set_local_state_val(DESTINATION, identity_of(pipeline))
-
-
-def sweep(pipeline: dlt.Pipeline, *, locked: bool) -> None:
-    """Delete the requests and rejected rows of loads that never completed.
-
-    Args:
-        pipeline: Where they are.
-        locked: Whether no ``sync`` can be loading now. A plain run may be: its rows,
-            which bear no ``run_id``, stay for a day.
-    """
-    with pipeline.sql_client() as client:
-        loads = client.make_qualified_table_name(LOADS)
-        completed = (
-            f"SELECT load_id FROM {loads} WHERE status = 0 AND schema_name = '{SCHEMA}'"
-        )
-        # Where none is left they were pruned, and tell nothing.
-        if columns_of(client, LOADS) is None or not client.execute_sql(
-            f"{completed} LIMIT 1"
-        ):
-            return
-        for table in (API_REQUESTS, REJECTED_ROWS):
-            _sweep_table(client, table.name, completed, locked=locked)
-
-
-def _sweep_table(
-    client: SqlClientBase[Any], table: str, completed: str, *, locked: bool
-) -> None:
-    columns = columns_of(client, table)
-    if columns is None:
-        return
-    # Tables of version 0.1 have no run_id before the first load.
-    run_id = "max(run_id)" if "run_id" in columns else "NULL"
-    name = client.make_qualified_table_name(table)
-    rows = client.execute_sql(
-        f"SELECT load_id, {run_id} FROM {name}"
-        f" WHERE load_id NOT IN ({completed}) GROUP BY load_id"
-    )
-    dead = [
-        load_id
-        for load_id, run_id in rows or ()
-        if (locked and run_id) or _is_old(load_id)
-    ]
-    if dead:
-        client.execute_sql(f"DELETE FROM {name} WHERE load_id IN ({text_list(dead)})")
-
-
-def _is_old(load_id: str) -> bool:
-    return time.time() - float(load_id) > PLAIN_RUN_SECONDS
 
 
 def _remembered(pipeline: dlt.Pipeline) -> str | None:

@@ -118,6 +118,8 @@ def world() -> Rows:
         "api_message": f"said something of {REF_ID}1",
         "outcome": "answered",
         "endpoint": "callback",
+        "ended_at": SENT_AT,
+        "run_id": "1",
         "load_id": "1",
     }
     return {REF_IDS: ledger, CALLBACKS: callbacks, API_REQUESTS: [request]}
