@@ -15,15 +15,17 @@ from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
+from esms_source.load.checks import check_destination
 from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
 from esms_source.load.sweep import sweep
+from esms_source.plain import EsmsSource, require_merges, require_own_load
 from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
 from esms_source.rows.recorder import Polled
 from esms_source.session import Session
-from esms_source.tables import POLLED, Table
+from esms_source.tables import POLLED, SCHEMA, Table
 
 if TYPE_CHECKING:
     from dlt.common.schema.typing import TDeleteInsertStrategyDict
@@ -51,7 +53,7 @@ def _quiet_extract(load_id: str) -> Iterator[None]:
         logging.getLogger("dlt").removeFilter(needless)
 
 
-@dlt.source(name="esms", section="esms")
+@dlt.source(name=SCHEMA, section=SCHEMA, _impl_cls=EsmsSource)
 def esms_source(
     ref_ids: RefIds | None = None,
     *,
@@ -101,12 +103,17 @@ def esms_source(
         with Session(resolved) as session:
             started_at = session.clock.started_at
             pipeline = dlt.current.pipeline()
+            require_own_load(load_id)
+            check_destination(pipeline)
             remember_destination(pipeline)
             with dataset_lock(pipeline, session.patience) as is_locked:
                 sweep(pipeline, locked=is_locked)
             plan = make_plan(pipeline, resolved, choice, started_at, rows)
             try:
-                yield from session.ask(plan.slices(resolved.slice_ref_ids), load_id)
+                pages = session.ask(plan.slices(resolved.slice_ref_ids), load_id)
+                yield next(pages)
+                require_merges()
+                yield from pages
             finally:
                 plan.close()
             # What was answered is worth more than the error: the next run meets it.

@@ -243,6 +243,35 @@ ERROR_CODES: Final = Table(
     key=("code", "source"),
 )
 
+RUNS: Final = Table(
+    "runs",
+    "One row per run of sync that began; a killed one leaves none.",
+    (
+        _required("run_id", TEXT, "The run's id"),
+        _required("started_at", TIMESTAMP, "When it began"),
+        _required("ended_at", TIMESTAMP, "When it ended"),
+        _required("pipeline_name", TEXT, "dlt's name of its pipeline"),
+        _required("version", TEXT, "Version of this package"),
+        _required("compared_all", BOOL, "Whether it reached all of the warehouse"),
+        _required("planned", BIGINT, "RefIds that were to be asked"),
+        _required("asked", BIGINT, "RefIds asked"),
+        _required("answered", BIGINT, "RefIds with at least one row"),
+        _required("missing", BIGINT, "RefIds without a row"),
+        _required("failed", BIGINT, "RefIds without a usable answer"),
+        _required("rejected", BIGINT, "Rows that couldn't be placed"),
+        _required("misfits", BIGINT, "Values that didn't fit their column"),
+        _required("skipped_no_ref_id", BIGINT, "Rows of the warehouse without RefId"),
+        _required("skipped_no_oa_id", BIGINT, "Rows of the warehouse without OA"),
+        _required(
+            "unreadable", BIGINT, "Rows of the warehouse whose time is unreadable"
+        ),
+        _required("requests", BIGINT, "Requests that ended"),
+        _required("exit_code", BIGINT, "0 done, 1 something failed"),
+        Column("error", TEXT, "Why it ended early, or what failed most"),
+    ),
+    key=("run_id",),
+)
+
 SMALL: Final = (SEND_STATUSES, MESSAGE_TYPES, TELCOS, ERROR_CODES)
 """The tables that come with the package, from its ``codes/*.csv``."""
 

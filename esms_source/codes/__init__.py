@@ -34,7 +34,7 @@ def read_code_table(table: Table) -> pa.Table:
 
 
 def small_tables() -> list[DltResource]:
-    """Return one resource per small table; each load replaces it."""
+    """Return one resource per small table, merged by its key."""
     return [_resource(table) for table in SMALL]
 
 
@@ -48,5 +48,5 @@ def _resource(table: Table) -> DltResource:
         name=table.name,
         columns=table.to_dlt(),
         primary_key=table.key,
-        write_disposition="replace",
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
     )

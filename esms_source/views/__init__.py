@@ -280,6 +280,8 @@ def _is_current(client: SqlClientBase[Any], table: Table) -> bool:
         loaded = client.execute_sql(f"SELECT {columns} FROM {name}")
     except DatabaseUndefinedRelation:
         return False
-    shipped = (tuple(row.values()) for row in read_code_table(table).to_pylist())
-    # Counted, as two first runs side by side may have loaded them twice.
-    return Counter(map(tuple, loaded or ())) == Counter(shipped)
+    shipped = {tuple(row.values()) for row in read_code_table(table).to_pylist()}
+    # Counted, as two first runs side by side may have loaded them twice. Codes that an
+    # earlier version shipped stay.
+    counted = Counter(map(tuple, loaded or ()))
+    return shipped <= counted.keys() and max(counted.values(), default=1) == 1

@@ -132,7 +132,7 @@ def test_a_refused_load_leaves_what_was_there(
     warehouse: Warehouse,
     simulate: Callable[..., Simulator],
 ) -> None:
-    """A table changes wholly or not at all, also where more is refused than is found."""
+    """A table changes wholly or not at all, also where too much is refused."""
     warehouse.fill(100)
     ref_ids = warehouse.rows("SELECT ref_id FROM sent")
     simulator = simulate(scripted=dict.fromkeys(ref_ids, answer))

@@ -1,0 +1,72 @@
+"""The table ``runs``: one row for each run of ``sync``, written without a load."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+from dlt.destinations.job_client_impl import SqlJobClientBase
+
+from esms_source.databases import columns_of
+from esms_source.load.locks import dataset_lock
+from esms_source.tables import RUNS
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import dlt
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.databases import Patience
+
+
+def record_run(pipeline: dlt.Pipeline, patience: Patience, row: dict[str, Any]) -> None:
+    """Write the row of a run; the table is made where it is missing.
+
+    Args:
+        pipeline: Where to.
+        patience: How long to wait for who else holds it.
+        row: A value for each column but ``pipeline_name`` and ``version``.
+
+    Raises:
+        DatabaseException: The destination doesn't take it.
+    """
+    client = pipeline.destination_client()
+    if not isinstance(client, SqlJobClientBase):
+        return
+    known = {
+        "pipeline_name": pipeline.pipeline_name,
+        "version": metadata.version("esms-source"),
+    }
+    values = [(known | row)[name] for name in RUNS.schema.names]
+    with dataset_lock(pipeline, patience), client.sql_client as sql:
+        name = sql.make_qualified_table_name(RUNS.name)
+        if columns_of(sql, RUNS.name) is None:
+            if not sql.has_dataset():
+                sql.create_dataset()
+            sql.execute_sql(f"CREATE TABLE {name} ({_columns(client)})")
+        places = ", ".join(["%s"] * len(values))
+        columns = ", ".join(map(sql.capabilities.escape_identifier, RUNS.schema.names))
+        sql.execute_sql(f"INSERT INTO {name} ({columns}) VALUES ({places})", *values)
+
+
+def last_comparison(client: SqlClientBase[Any]) -> datetime | None:
+    """Return when a run last compared the whole warehouse table, and reached all."""
+    if columns_of(client, RUNS.name) is None:
+        return None
+    name = client.make_qualified_table_name(RUNS.name)
+    rows = client.execute_sql(f"SELECT max(started_at) FROM {name} WHERE compared_all")
+    found: datetime | None = rows[0][0] if rows else None
+    return found
+
+
+def _columns(client: SqlJobClientBase) -> str:
+    """Return the table's columns in the destination's types."""
+    hints = RUNS.to_dlt()
+    table: Any = {"name": RUNS.name, "columns": hints}
+    quote = client.sql_client.capabilities.escape_identifier
+    return ", ".join(
+        f"{quote(name)} {client.type_mapper.to_destination_type(hint, table)}"
+        + ("" if hint.get("nullable", True) else " NOT NULL")
+        for name, hint in hints.items()
+    )
