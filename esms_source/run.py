@@ -30,6 +30,7 @@ from esms_source.load.recovery import load_pending
 from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.poller import most_ahead
+from esms_source.providers import settings_of
 from esms_source.redaction import masked_log
 from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
@@ -127,11 +128,13 @@ def sync(
         FatalApiError: The API refused the key, or is out; what was answered is
             loaded, and the error's ``report`` tells what that was.
     """
-    resolved, rows = resolve_call(ref_ids, settings)
+    with settings_of(pipeline.pipeline_name):
+        resolved, rows = resolve_call(ref_ids, settings)
     resolved.require_credentials()
     choice = Choice(oa_ids, rows, repoll, since, until, max_ref_ids)
     progress = progress or Progress()
     with (
+        settings_of(pipeline.pipeline_name),
         pipeline_lock(pipeline),
         masked_log(),
         reporting_errors(),

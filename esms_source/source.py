@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource
 from typing_extensions import Unpack
 
@@ -49,7 +50,8 @@ def _quiet_extract(load_id: str) -> Iterator[None]:
         logging.getLogger("dlt").removeFilter(needless)
 
 
-@dlt.source(name="esms", section="esms")
+# An empty spec: dlt would look for the arguments in any program's SINCE or REF_IDS.
+@dlt.source(name="esms", section="esms", spec=BaseConfiguration)
 def esms_source(
     ref_ids: RefIds | None = None,
     *,

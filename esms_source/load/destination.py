@@ -15,10 +15,13 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from esms_source.databases import (
     NotInstalled,
+    cause_of,
+    check_credentials,
     duckdb_file,
     explain,
     installing,
     is_locked,
+    refuse_credentials,
 )
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.redaction import first_line
@@ -42,14 +45,17 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     """
     try:
         pipeline = dlt.pipeline(name, destination=destination, dataset_name=dataset)
-        pipeline.sql_client()
+        check_credentials(
+            pipeline.sql_client().credentials, _credentials_of(destination)
+        )
     except NotInstalled as exc:
         fact = f"the destination {destination!r} is not installed"
         raise ConfigError(fact, installing(destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
-        fact = f"the destination {destination!r} can't be opened: {first_line(exc)}"
-        remedy = f"correct --destination or set {_credentials_of(destination)}"
-        raise ConfigError(fact, remedy) from exc
+        what = f"the destination {destination!r} can't be opened"
+        name = _credentials_of(destination)
+        remedy = f"correct --destination or set {name}"
+        raise refuse_credentials(exc, what, name, remedy) from None
     return pipeline
 
 
@@ -73,6 +79,8 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         text = f"{fact}, so that callbacks a later answer lacks would stay"
         raise DestinationError(text, "load into duckdb or an SQL warehouse")
     client = pipeline.sql_client()
+    destination = pipeline.destination.destination_name
+    check_credentials(client.credentials, _credentials_of(destination))
     path = duckdb_file(client)
     if path and _duckdb_name(path).lower() == client.dataset_name.lower():
         name = f"the dataset {pipeline.dataset_name!r}"
@@ -163,11 +171,12 @@ def reporting_errors() -> Iterator[None]:
                 raise link from link.__cause__
         raise _unwrap(exc) from exc
     except (ConfigurationException, ImportError) as exc:
-        fact = f"the destination can't be opened: {first_line(exc)}"
-        raise ConfigError(fact) from exc
+        what, name = "the destination can't be opened", "its credentials"
+        raise refuse_credentials(exc, what, name, "") from None
     except (DestinationException, DatabaseException) as exc:
         remedy = "check its name, credentials and grants"
-        raise explain(exc, "the destination can't be used", remedy) from exc
+        what = "the destination can't be used"
+        raise explain(exc, what, remedy) from cause_of(exc)
     except (duckdb.Error, OSError) as exc:
         remedy = "check the room on the disks and the columns of ref_ids"
         raise explain(exc, "planning or loading failed", remedy) from exc
@@ -199,7 +208,8 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
             yield client
     except (driver_error, DatabaseException) as exc:
         remedy = "what was answered is kept and the next run loads it"
-        raise explain(exc, "the destination can't be reached", remedy) from exc
+        what = "the destination can't be reached"
+        raise explain(exc, what, remedy) from cause_of(exc)
 
 
 def innermost(exc: BaseException) -> str:

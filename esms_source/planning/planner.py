@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from esms_source.databases import ReadError, explain
+from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.ledger import WORK, due_condition
 from esms_source.planning.candidates import Skipped, count_skipped
@@ -164,7 +164,7 @@ class _Planner:
             database.copy(self._oas(ref_ids), "oas")
             self._ledger = database
         except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
         self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
         self._scratch.execute(
             "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
@@ -281,7 +281,7 @@ class _Planner:
         try:
             ledger.show(sql, "ledger_keys")
         except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
 
     def _at_hand(self, limit: int) -> list[str]:
         sql = "SELECT ref_id FROM plan.main.candidates"
