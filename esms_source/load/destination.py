@@ -11,7 +11,7 @@ import duckdb
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.destination.exceptions import DestinationException
 from dlt.destinations.exceptions import DatabaseException
-from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.exceptions import InvalidPipelineName, PipelineStepFailed
 
 from esms_source.databases import (
     NotInstalled,
@@ -37,17 +37,33 @@ SHARED_STAGING: Final = "%s_staging"
 """dlt's default; all pipelines of a dataset would empty and fill the same tables."""
 
 
+LONGEST_NAME: Final = 200
+"""Bytes; a file's name holds 255, and dlt and the lock add to it."""
+
+
 def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     """Return the pipeline of a destination, known by dlt's name for it.
 
     Raises:
-        ConfigError: dlt doesn't know the destination, or an extra is missing.
+        ConfigError: dlt doesn't know the destination, an extra is missing, a name
+            can't be one, or dlt's working folder can't be used.
     """
+    for option, text in (("--pipeline", name), ("--dataset", dataset)):
+        if not _is_name(text):
+            shown = text if len(text) < LONGEST_NAME else f"{text[:20]}…"
+            fact = f"{option}: {shown!r} can't be a name"
+            raise ConfigError(fact, "use letters, digits, _ and -")
     try:
         pipeline = dlt.pipeline(name, destination=destination, dataset_name=dataset)
         check_credentials(
             pipeline.sql_client().credentials, _credentials_of(destination)
         )
+    except InvalidPipelineName as exc:
+        fact = f"--pipeline: {name!r} can't be a name"
+        raise ConfigError(fact, "use letters, digits, _ and -") from exc
+    except OSError as exc:
+        fact = f"dlt's working folder can't be used ({first_line(exc)})"
+        raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
     except NotInstalled as exc:
         fact = f"the destination {destination!r} is not installed"
         raise ConfigError(fact, installing(destination)) from exc
@@ -57,6 +73,16 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
         remedy = f"correct --destination or set {name}"
         raise refuse_credentials(exc, what, name, remedy) from None
     return pipeline
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text may name a folder, and a schema."""
+    return (
+        bool(text.strip())
+        and len(text.encode(errors="replace")) < LONGEST_NAME
+        and text.isprintable()
+        and not set(text) & set("/\\")
+    )
 
 
 def use_own_staging(pipeline: dlt.Pipeline) -> None:
