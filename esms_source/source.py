@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dlt
@@ -21,6 +22,7 @@ from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
 from esms_source.rows.recorder import Polled
+from esms_source.runtime import keep_private
 from esms_source.session import Session
 from esms_source.tables import POLLED, Table
 
@@ -102,6 +104,7 @@ def esms_source(
         with Session(resolved) as session:
             started_at = session.clock.started_at
             pipeline = dlt.current.pipeline()
+            keep_private(Path(pipeline.working_dir))
             plan = make_plan(pipeline, resolved, choice, started_at, rows)
             try:
                 yield from session.ask(plan.slices(resolved.slice_ref_ids), load_id)

@@ -25,6 +25,7 @@ from esms_source.exceptions import (
     causes,
 )
 from esms_source.load.destination import innermost, on_postgres
+from esms_source.runtime import keep_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,7 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     path = folder / f"{pipeline.pipeline_name}.esms.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        keep_private(Path(pipeline.working_dir))
         # filelock follows a link where the system can't tell it not to.
         reason = os.strerror(ELOOP) if path.is_symlink() else ""
         lock = FileLock(path, timeout=0)

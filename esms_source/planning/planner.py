@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 from esms_source.databases import ReadError, cause_of, explain
@@ -15,6 +14,7 @@ from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.scratch import Scratch
 from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.planning.work_list import OaPlan, Plan, work_in
+from esms_source.runtime import ScratchFolder
 from esms_source.sql import moment_literal, quote_name, text_list
 from esms_source.tables import LOADS, REF_IDS, SETTLED, STATES, is_carried
 
@@ -212,7 +212,7 @@ class _Planner:
             {"" if most is None else f"LIMIT {most}"}
             """
         )
-        folder = TemporaryDirectory(prefix="esms-")
+        folder = ScratchFolder()
         work = str(work_in(folder))
         scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
         oas = self._oa_plans(work)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
 from errno import EACCES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from esms_source.simulator import Simulator
     from tests.conftest import Output, Scripted, Warehouse
+    from tests.integration.conftest import Esms
 
 LONG = "a" * 300
 
@@ -272,3 +275,35 @@ def test_a_report_replaces_reports_only(
         assert connection.execute("SELECT count(*) FROM zalo.ref_ids").fetchone() == (
             20,
         )
+
+
+def test_a_killed_run_leaves_its_ref_ids_to_the_next_run(
+    esms: Esms, filled: Simulator
+) -> None:
+    """In a folder that its user alone may read, and that the next run sweeps."""
+    esms.set(base_url=filled.url)
+    killed = esms.start(signal_at=("asking", 1, signal.SIGKILL))
+    assert killed.wait().status == -signal.SIGKILL
+    left = list(Path(tempfile.gettempdir()).glob(f"esms-scratch-{killed.pid}-*"))
+    assert [path.stat().st_mode & 0o777 for path in left] == [0o700]
+    for file in left[0].iterdir():
+        os.utime(file, (0, 0))
+    assert esms().status == 0
+    assert not left[0].exists()
+
+
+PLAIN = """
+import dlt
+from esms_source import esms_source
+dlt.pipeline("esms", destination="duckdb", dataset_name="zalo").run(esms_source())
+"""
+
+
+@pytest.mark.parametrize("words", [["-m", "esms_source", "run"], ["-c", PLAIN]])
+def test_nobody_else_may_read_dlts_working_folder(
+    words: list[str], run: Callable[..., Result], filled: Simulator, tmp_path: Path
+) -> None:
+    """What is loaded, and dlt's own state, hold RefIds; in plain dlt, too."""
+    command = f"umask 022; exec '{sys.executable}' \"$@\""
+    subprocess.run(["bash", "-c", command, "bash", *words], check=True)  # noqa: S607
+    assert (tmp_path / "dlt/pipelines/esms").stat().st_mode & 0o777 == 0o700
