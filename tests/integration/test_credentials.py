@@ -21,7 +21,7 @@ from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.runtime import Stop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from esms_source.config import Settings
 
@@ -113,19 +113,19 @@ WRONG = [
 ]
 
 
-def warehouse(url: str, settings: Callable[..., Settings]) -> None:
+def warehouse(url: str, settings: Callable[..., Settings], scratch: Scratch) -> None:
     """Read a PostgreSQL warehouse."""
     table = {"destination": "postgres", "credentials": url, "table": "sent"}
     made = settings(ref_ids=table)
-    with Scratch() as scratch:
-        table_candidates(made, scratch, open_client(made))
+    table_candidates(made, scratch, open_client(made))
 
 
-def duckdb_warehouse(url: str, settings: Callable[..., Settings]) -> None:
+def duckdb_warehouse(
+    url: str, settings: Callable[..., Settings], scratch: Scratch
+) -> None:
     """Read a warehouse that is called a DuckDB."""
     made = settings(ref_ids={"credentials": url, "table": "sent"})
-    with Scratch() as scratch:
-        table_candidates(made, scratch, open_client(made))
+    table_candidates(made, scratch, open_client(made))
 
 
 def destination(name: str) -> None:
@@ -137,12 +137,19 @@ def destination(name: str) -> None:
         pipeline.sync_destination()
 
 
-def store(url: str, settings: Callable[..., Settings]) -> None:
+def store(url: str, settings: Callable[..., Settings], _: Scratch) -> None:
     """Open a shared budget."""
     open_limiter(settings(rate_limit_store=url), Stop())
 
 
-PLACES: dict[str, Callable[[str, Callable[..., Settings]], None]] = {
+@pytest.fixture
+def scratch() -> Iterator[Scratch]:
+    """Where a warehouse is shown."""
+    with Scratch() as made:
+        yield made
+
+
+PLACES: dict[str, Callable[[str, Callable[..., Settings], Scratch], None]] = {
     "ref_ids.credentials": warehouse,
     "ref_ids.credentials of a DuckDB": duckdb_warehouse,
     "DESTINATION__POSTGRES__CREDENTIALS": lambda *_: destination("postgres"),
@@ -160,6 +167,7 @@ def parts(text: str) -> list[str]:
 def test_no_part_of_a_wrong_url_is_said(
     place: str,
     make_settings: Callable[..., Settings],
+    scratch: Scratch,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -170,7 +178,7 @@ def test_no_part_of_a_wrong_url_is_said(
         if place.isupper():
             monkeypatch.setenv(place, url)
         with pytest.raises(EsmsError) as caught:
-            PLACES[place](url, make_settings)
+            PLACES[place](url, make_settings, scratch)
         said = [*traceback.format_exception(caught.value), *map(repr, caught.traceback)]
         said += map(repr, causes(caught.value))
         assert not parts("".join(said)), (url, said)
@@ -183,6 +191,7 @@ def test_no_part_of_a_wrong_url_is_said(
 def test_a_driver_in_the_scheme_is_refused_with_the_remedy(
     place: str,
     make_settings: Callable[..., Settings],
+    scratch: Scratch,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """SQLAlchemy's way to write it means nothing to the drivers used here."""
@@ -192,21 +201,20 @@ def test_a_driver_in_the_scheme_is_refused_with_the_remedy(
     if place.isupper():
         monkeypatch.setenv(place, url)
     with pytest.raises(EsmsError, match="write postgresql://") as caught:
-        PLACES[place](url, make_settings)
+        PLACES[place](url, make_settings, scratch)
     assert caught.value.exit_code == 2
 
 
 def test_a_server_that_wants_no_password_gets_none(
-    postgres: str, make_settings: Callable[..., Settings]
+    postgres: str, make_settings: Callable[..., Settings], scratch: Scratch
 ) -> None:
     """The driver then looks into ``.pgpass`` by itself, or goes without."""
     url = postgres.replace("postgres:any@", "postgres@")
     assert url != postgres
     table = {"destination": "postgres", "credentials": url, "query": "SELECT 1 ref_id"}
     made = make_settings(ref_ids=table)
-    with Scratch() as scratch:
-        found = table_candidates(made, scratch, open_client(made))
-        assert scratch.rows(found.select("oa"))
+    found = table_candidates(made, scratch, open_client(made))
+    assert scratch.rows(found.select("oa"))
 
 
 def test_a_destination_without_a_password_says_how_to_write_it(
