@@ -22,7 +22,8 @@ LOCKS := dev core tests airflow dagster dbt
 UPGRADE ?=
 
 WORKERS ?= 2
-PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest
+# A file's tests stay together: what they share is set up once.
+PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -35,17 +36,17 @@ demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
 	@$(BIN)/esms demo
 
 test: $(VENV)/tests.stamp ## Run the tests, two at a time (COVERAGE=1 measures branches)
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST)
 ifdef COVERAGE
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 endif
 
 test-unit: $(VENV)/tests.stamp ## Run the quick tests only
-	$(PYTEST) -n $(WORKERS) esms_source tests/unit
+	$(PYTEST) esms_source tests/unit
 
 test-all: $(VENV)/tests.stamp ## Run the tests with hundreds of kills and each fault alone
-	ESMS_TEST_LONG=1 $(PYTEST) -n $(WORKERS)
+	ESMS_TEST_LONG=1 $(PYTEST)
 
 # What brings much along lives in a venv of its own.
 test-airflow: ## Run the tests of the Airflow DAGs

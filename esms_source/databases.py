@@ -24,7 +24,7 @@ from esms_source.exceptions import (
     StoppedError,
     causes,
 )
-from esms_source.redaction import first_line
+from esms_source.redaction import first_line, hide_names
 from esms_source.runtime import Stop
 
 if TYPE_CHECKING:
@@ -82,7 +82,25 @@ def explain(
     """
     if is_busy(exc):
         return error(f"{what}: {holder(exc)}", BUSY_REMEDY)
-    return error(f"{what}: {first_line(exc)}", remedy)
+    text = first_line(exc)
+    return error(f"{what}: {hide_names(text) if never_met(exc) else text}", remedy)
+
+
+def never_met(exc: BaseException) -> bool:
+    """Tell whether an error comes from connecting: it quotes the URL then.
+
+    What a PostgreSQL server itself says has a code.
+    """
+    return any(
+        getattr(link, name, "") is None
+        for link in causes(exc)
+        for name in ("pgcode", "sqlstate")
+    )
+
+
+def cause_of(exc: Exception) -> Exception | None:
+    """Return what an error of ours may be raised from: nothing that quotes a URL."""
+    return None if never_met(exc) else exc
 
 
 @contextmanager
@@ -97,7 +115,7 @@ def translated(
     try:
         yield
     except ReadError as exc:
-        raise explain(exc, what, remedy, error) from exc
+        raise explain(exc, what, remedy, error) from cause_of(exc)
 
 
 def is_busy(exc: BaseException) -> bool:

@@ -16,15 +16,35 @@ _ID_LIKE: Final = re.compile(r"\b(?=(?:[\w-]*\d){6})([\w-]{3})[\w-]+")
 _TRACEBACK: Final = "Traceback (most recent call last)"
 
 
+_URL: Final = re.compile(r"""(?!https?://[^\s@]*(?:\s|$))(\b[\w+.-]+://)[^\s"'…]+""")
+_ANY_QUOTED: Final = re.compile(r"""(["'`])[^"'`]*\1?""")
+_ADDRESS: Final = re.compile(r" \([\da-fA-F.:]+\)")
+
+
+def hide_names(text: str) -> str:
+    """Cut out what an error of connecting quotes: host, user, parts of a password.
+
+    Examples:
+        >>> hide_names('could not translate host name "ss@host" to address: unknown')
+        'could not translate host name "…" to address: unknown'
+        >>> hide_names('server at "localhost" (127.0.0.1), port 5432 failed: refused')
+        'server at "…", port 5432 failed: refused'
+    """
+    return _ADDRESS.sub("", _ANY_QUOTED.sub(r"\1…\1", text))
+
+
 def mask(text: str) -> str:
-    """Cut short what may be a phone number or a RefId.
+    """Cut short what may be a phone number, a RefId or a URL.
 
     Examples:
         >>> mask('invalid date "0909090909" in column phone_number')
         'invalid date "…" in column phone_number'
         >>> mask("Key (ref_id)=(4a496110-9fd3-4838-ac8b-bcaa36616f7011) already exists")
         'Key (ref_id)=(4a4…) already exists'
+        >>> mask("can't open postgresql://me:secret@host/db")
+        "can't open postgresql://…"
     """
+    text = _URL.sub(r"\1…", text)
     return _ID_LIKE.sub(r"\1…", _QUOTED.sub(r"\1…\1", text))
 
 

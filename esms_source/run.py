@@ -12,6 +12,7 @@ from dlt.extract import DltSource
 
 from esms_source.codes import small_tables
 from esms_source.config import resolve_call
+from esms_source.config.providers import settings_of
 from esms_source.exceptions import DestinationError
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
@@ -121,11 +122,13 @@ def sync(
         FatalApiError: The API refused the key, or is out; what was answered is
             loaded, and the error's ``report`` tells what that was.
     """
-    resolved, rows = resolve_call(ref_ids, settings)
+    with settings_of(pipeline.pipeline_name):
+        resolved, rows = resolve_call(ref_ids, settings)
     resolved.require_credentials()
     choice = Choice(oa_ids, rows, repoll, since, until, max_ref_ids)
     progress = progress or Progress()
     with (
+        settings_of(pipeline.pipeline_name),
         pipeline_lock(pipeline),
         masked_log(),
         reporting_errors(),

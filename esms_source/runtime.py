@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from filelock import FileLock
 
 from esms_source.exceptions import StoppedError
 
@@ -82,6 +88,56 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
+
+
+SCRATCH: Final = "esms-scratch-"
+SWEEP_SECONDS: Final = 2
+"""Age of a folder that may be swept: a younger one may just be about to be locked."""
+
+_IN_USE: Final = "in-use.lock"
+
+
+class ScratchFolder(tempfile.TemporaryDirectory[str]):
+    """A temporary folder for RefIds that only its user may read, gone afterwards.
+
+    Its process holds a lock in it, which ends with the process, however that ends:
+    the next such folder that anybody makes sweeps those that nobody holds. A process
+    id wouldn't tell: another container or host may share the temporary folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(prefix=f"{SCRATCH}{os.getpid()}-")
+        # Whichever thread is the last one may drop the folder.
+        self._lock = FileLock(Path(self.name, _IN_USE), timeout=0, thread_local=False)
+        self._lock.acquire()
+        _sweep(Path(self.name))
+
+    def cleanup(self) -> None:
+        """Drop the folder."""
+        self._lock.release()
+        super().cleanup()
+
+
+def _sweep(own: Path) -> None:
+    """Remove the scratch folders of processes that have been killed."""
+    user = own.stat().st_uid
+    for folder in own.parent.glob(f"{SCRATCH}*"):
+        lock = folder / _IN_USE
+        with suppress(OSError):
+            found = lock.stat()
+            if found.st_uid == user and time.time() - found.st_mtime > SWEEP_SECONDS:
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_private(folder: Path) -> None:
+    """Let no other user read a folder; a group that may write to it goes on.
+
+    dlt's working folder holds what is being loaded, and its own state.
+    """
+    with suppress(OSError):
+        mode = folder.stat().st_mode
+        folder.chmod(mode & (0o2770 if mode & 0o020 else 0o700))
 
 
 @dataclass

@@ -6,10 +6,12 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dlt
 import pyarrow as pa
+from dlt.common.configuration.specs import BaseConfiguration
 from dlt.extract import DltResource
 from typing_extensions import Unpack
 
@@ -24,6 +26,7 @@ from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
 from esms_source.rows.recorder import Polled
+from esms_source.runtime import keep_private
 from esms_source.session import Session
 from esms_source.tables import POLLED, SCHEMA, Table
 
@@ -53,7 +56,8 @@ def _quiet_extract(load_id: str) -> Iterator[None]:
         logging.getLogger("dlt").removeFilter(needless)
 
 
-@dlt.source(name=SCHEMA, section=SCHEMA, _impl_cls=EsmsSource)
+# An empty spec: dlt would look for the arguments in any program's SINCE or REF_IDS.
+@dlt.source(name=SCHEMA, section=SCHEMA, spec=BaseConfiguration, _impl_cls=EsmsSource)
 def esms_source(
     ref_ids: RefIds | None = None,
     *,
@@ -105,6 +109,7 @@ def esms_source(
             pipeline = dlt.current.pipeline()
             require_own_load(load_id)
             check_destination(pipeline)
+            keep_private(Path(pipeline.working_dir))
             remember_destination(pipeline)
             with dataset_lock(pipeline, session.patience) as is_locked:
                 sweep(pipeline, locked=is_locked)

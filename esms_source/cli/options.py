@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
-from functools import partial
-from typing import TYPE_CHECKING
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,10 +19,20 @@ _PIPELINE_OPTIONS = (
 
 
 def pipeline_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take destination, dataset and pipeline."""
+    """Let a command take destination, dataset and pipeline, and read its settings."""
+
+    @wraps(command)
+    def of_pipeline(pipeline: str, **options: Any) -> None:  # noqa: ANN401  click's
+        # dlt takes half a second to import: help does without.
+        from esms_source.config.providers import settings_of  # noqa: PLC0415
+
+        with settings_of(pipeline):
+            command(pipeline=pipeline, **options)
+
+    taking: Callable[..., None] = of_pipeline
     for option in reversed(_PIPELINE_OPTIONS):
-        command = option(command)
-    return command
+        taking = option(taking)
+    return taking
 
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

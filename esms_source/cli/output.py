@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,11 +20,34 @@ WIDE: Final = 200
 """Columns of text where no terminal says how wide it is."""
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What a terminal obeys instead of printing it; line ends and tabs do no harm."""
+
+
+def printable(text: str) -> str:
+    r"""Write out what would steer the terminal: data is never a command.
+
+    Examples:
+        >>> printable("\x1b[2J and \x9b2J")
+        '\\x1b[2J and \\x9b2J'
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+def echo(text: object = "", *, err: bool = False) -> None:
+    """Print a line; all that the command line prints goes through here."""
+    click.echo(printable(str(text)), err=err)
+
+
 def print_table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print rows as a table, as wide as the terminal is."""
-    table = Table(*names)
+    table = Table()
+    for name in names:
+        table.add_column(Text(printable(name)))
     for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        cells = ("" if cell is None else printable(str(cell)) for cell in row)
+        # As rich's own text: a plain one may hold its markup, such as [/x].
+        table.add_row(*map(Text, cells))
     console = Console()
     if not console.is_terminal:
         console.width = WIDE
@@ -31,7 +56,9 @@ def print_table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 def print_json(value: object) -> None:
     """Print JSON; what it has no form for, as text."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    # JSON itself writes out the characters below the blank only.
+    click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
@@ -39,17 +66,17 @@ def print_report(report: Report, *, as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
     else:
-        click.echo(
+        echo(
             f"asked {report.asked} RefIds in {report.attempts} requests:"
             f" {report.answered} answered, {report.missing} missing,"
             f" {report.failed} failed;"
             f" {report.rows} rows, {report.rejected} rejected"
         )
         stages = ", ".join(f"{name} {s:.1f} s" for name, s in report.seconds.items())
-        click.echo(f"time: {stages}")
+        echo(f"time: {stages}")
     for error, count in report.problems.most_common(5):
-        click.echo(f"{count} RefIds failed: {error}", err=True)
+        echo(f"{count} RefIds failed: {error}", err=True)
     for line in report.skipped.remedies():
-        click.echo(line, err=True)
+        echo(line, err=True)
     if report.left:
-        click.echo(f"{report.left} RefIds were not reached; they stay due", err=True)
+        echo(f"{report.left} RefIds were not reached; they stay due", err=True)

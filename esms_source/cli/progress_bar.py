@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+from esms_source.cli.output import echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,8 +34,8 @@ def progress_bar(progress: Progress) -> Iterator[None]:
     """Show on stderr how a run goes on, until the block ends."""
     console = Console(stderr=True)
     ended = threading.Event()
-    show = _bar if console.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(progress, console, ended))
+    show = partial(_bar, console) if console.is_terminal else _lines
+    thread = threading.Thread(target=show, args=(progress, ended))
     thread.start()
     try:
         yield
@@ -41,13 +44,14 @@ def progress_bar(progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def _bar(progress: Progress, console: Console, ended: threading.Event) -> None:
+def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
     columns = (
-        TextColumn("asking"),
+        TextColumn("asking", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(
-            "{task.fields[rate]:.1f} requests/s, {task.fields[flying]} in flight"
+            "{task.fields[rate]:.1f} requests/s, {task.fields[flying]} in flight",
+            markup=False,
         ),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
@@ -65,16 +69,15 @@ def _bar(progress: Progress, console: Console, ended: threading.Event) -> None:
             )
 
 
-def _lines(progress: Progress, console: Console, ended: threading.Event) -> None:
+def _lines(progress: Progress, ended: threading.Event) -> None:
     sent = _Rate(progress)
     while not ended.wait(LINE_SECONDS):
         rate = sent.per_second()
         eta = _eta(progress, sent.started)
-        console.print(
+        echo(
             f"asked {progress.asked} of {progress.total} RefIds,"
             f" {rate:.1f} requests/s, {progress.in_flight} in flight, {eta}",
-            soft_wrap=True,
-            highlight=False,
+            err=True,
         )
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from esms_source.databases import duckdb_file, explain
+from esms_source.config.credentials import check_credentials
+from esms_source.databases import cause_of, duckdb_file, explain
 from esms_source.exceptions import ConfigError, DestinationError
-from esms_source.load.destination import is_postgres
+from esms_source.load.destination import credentials_of, is_postgres
 from esms_source.tables import POLLED, REF_IDS, SCHEMA
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         text = f"{fact}, so that callbacks a later answer lacks would stay"
         raise DestinationError(text, "load into duckdb or an SQL warehouse")
     client = pipeline.sql_client()
+    setting = credentials_of(pipeline.destination.destination_name)
+    check_credentials(client.credentials, setting)
     path = duckdb_file(client)
     if path and _duckdb_name(path).lower() == client.dataset_name.lower():
         name = f"the dataset {pipeline.dataset_name!r}"
@@ -177,4 +180,5 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
             yield client
     except (driver_error, DatabaseException) as exc:
         remedy = "what was answered is kept and the next run loads it"
-        raise explain(exc, "the destination can't be reached", remedy) from exc
+        what = "the destination can't be reached"
+        raise explain(exc, what, remedy) from cause_of(exc)

@@ -15,11 +15,13 @@ from dlt.common.destination.exceptions import DestinationException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.schema import Schema
 from dlt.destinations.exceptions import DatabaseException
-from dlt.pipeline.exceptions import PipelineStepFailed
+from dlt.pipeline.exceptions import InvalidPipelineName, PipelineStepFailed
 
+from esms_source.config.credentials import check_credentials, refuse_credentials
 from esms_source.databases import (
     NotInstalled,
     bound_lock_waits,
+    cause_of,
     duckdb_file,
     explain,
     installing,
@@ -47,6 +49,10 @@ SHARED_STAGING: Final = "%s_staging"
 """dlt's default; all pipelines of a dataset would empty and fill the same tables."""
 
 
+LONGEST_NAME: Final = 200
+"""Bytes; a file's name holds 255, and dlt and the lock add to it."""
+
+
 def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     """Return the pipeline of a destination, known by dlt's name for it.
 
@@ -54,22 +60,47 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     dataset: dlt's own would be shared by all projects of the user.
 
     Raises:
-        ConfigError: dlt doesn't know the destination, or an extra is missing.
+        ConfigError: dlt doesn't know the destination, an extra is missing, a name
+            can't be one, or dlt's working folder can't be used.
     """
+    for option, text in (("--pipeline", name), ("--dataset", dataset)):
+        if not _is_name(text):
+            shown = text if len(text) < LONGEST_NAME else f"{text[:20]}…"
+            fact = f"{option}: {shown!r} can't be a name"
+            raise ConfigError(fact, "use letters, digits, _ and -")
     try:
         where = _folder_of(destination, dataset)
         pipeline: dlt.Pipeline = dlt.pipeline(
             name, destination=destination, dataset_name=dataset, **where
         )
-        pipeline.sql_client()
+        check_credentials(
+            pipeline.sql_client().credentials, credentials_of(destination)
+        )
+    except InvalidPipelineName as exc:
+        fact = f"--pipeline: {name!r} can't be a name"
+        raise ConfigError(fact, "use letters, digits, _ and -") from exc
+    except OSError as exc:
+        fact = f"dlt's working folder can't be used ({first_line(exc)})"
+        raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
     except NotInstalled as exc:
         fact = f"the destination {destination!r} is not installed"
         raise ConfigError(fact, installing(destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
-        fact = f"the destination {destination!r} can't be opened: {first_line(exc)}"
-        remedy = f"correct --destination or set {_credentials_of(destination)}"
-        raise ConfigError(fact, remedy) from exc
+        what = f"the destination {destination!r} can't be opened"
+        name = credentials_of(destination)
+        remedy = f"correct --destination or set {name}"
+        raise refuse_credentials(exc, what, name, remedy) from None
     return pipeline
+
+
+def _is_name(text: str) -> bool:
+    """Tell whether a text may name a folder, and a schema."""
+    return (
+        bool(text.strip())
+        and len(text.encode(errors="replace")) < LONGEST_NAME
+        and text.isprintable()
+        and not set(text) & set("/\\")
+    )
 
 
 def _folder_of(destination: str, dataset: str) -> dict[str, Any]:
@@ -177,17 +208,19 @@ def reporting_errors() -> Iterator[None]:
                 raise link from link.__cause__
         raise _unwrap(exc) from exc
     except (ConfigurationException, ImportError) as exc:
-        fact = f"the destination can't be opened: {first_line(exc)}"
-        raise ConfigError(fact) from exc
+        what, name = "the destination can't be opened", "its credentials"
+        raise refuse_credentials(exc, what, name, "") from None
     except (DestinationException, DatabaseException) as exc:
         remedy = "check its name, credentials and grants"
-        raise explain(exc, "the destination can't be used", remedy) from exc
+        what = "the destination can't be used"
+        raise explain(exc, what, remedy) from cause_of(exc)
     except (duckdb.Error, OSError) as exc:
         remedy = "check the room on the disks and the columns of ref_ids"
         raise explain(exc, "planning or loading failed", remedy) from exc
 
 
-def _credentials_of(destination: str) -> str:
+def credentials_of(destination: str) -> str:
+    """Return the setting that holds a destination's credentials."""
     return f"DESTINATION__{destination.upper()}__CREDENTIALS"
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
+from errno import ELOOP
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
 from esms_source.databases import HeldError, duckdb_file
-from esms_source.exceptions import PipelineBusyError
+from esms_source.exceptions import ConfigError, PipelineBusyError
 from esms_source.load.destination import is_postgres
+from esms_source.runtime import keep_private
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,15 +34,27 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
 
     Raises:
         PipelineBusyError: Another run holds it.
+        ConfigError: Its lock file can't be used.
     """
     folder = Path(pipeline.pipelines_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{pipeline.pipeline_name}.esms.lock", timeout=0)
+    path = folder / f"{pipeline.pipeline_name}.esms.lock"
     try:
-        lock.acquire()
+        folder.mkdir(parents=True, exist_ok=True)
+        keep_private(Path(pipeline.working_dir))
+        # filelock follows a link where the system can't tell it not to.
+        reason = os.strerror(ELOOP) if path.is_symlink() else ""
+        lock = FileLock(path, timeout=0)
+        if not reason:
+            lock.acquire()
     except Timeout as exc:
         fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
         raise PipelineBusyError(fact, "wait for its end") from exc
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+    if reason:
+        fact = f"the lock file {str(path)!r} can't be used ({reason})"
+        remedy = "let this user own it, or name another PIPELINES_DIR"
+        raise ConfigError(fact, remedy)
     try:
         yield
     finally:

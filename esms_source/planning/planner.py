@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from esms_source.databases import ReadError, explain
+from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.ledger import WORK, due_condition
 from esms_source.planning.candidates import Skipped, count_skipped
@@ -15,6 +14,7 @@ from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.scratch import Scratch
 from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.planning.work_list import OaPlan, Plan, work_in
+from esms_source.runtime import ScratchFolder
 from esms_source.sql import moment_literal, quote_name, text_list
 from esms_source.tables import LOADS, REF_IDS, SETTLED, STATES, is_carried
 
@@ -164,7 +164,7 @@ class _Planner:
             database.copy(self._oas(ref_ids), "oas")
             self._ledger = database
         except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
         self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
         self._scratch.execute(
             "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
@@ -212,7 +212,7 @@ class _Planner:
             {"" if most is None else f"LIMIT {most}"}
             """
         )
-        folder = TemporaryDirectory(prefix="esms-")
+        folder = ScratchFolder()
         work = str(work_in(folder))
         scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
         oas = self._oa_plans(work)
@@ -281,7 +281,7 @@ class _Planner:
         try:
             ledger.show(sql, "ledger_keys")
         except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from exc
+            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
 
     def _at_hand(self, limit: int) -> list[str]:
         sql = "SELECT ref_id FROM plan.main.candidates"

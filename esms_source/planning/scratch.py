@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 
 from esms_source.databases import Patience
+from esms_source.runtime import ScratchFolder
 from esms_source.sql import quote_name, text_literal
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Scratch:
     """
 
     def __init__(self, timezone: str = "UTC") -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="esms-")
+        self._folder = ScratchFolder()
         self.folder = Path(self._folder.name)
         self.connection = duckdb.connect()
         self.execute("ATTACH ':memory:' AS plan")

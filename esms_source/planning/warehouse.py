@@ -9,15 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import dlt
 from dlt.common.configuration import resolve_configuration
-from dlt.common.configuration.exceptions import ConfigurationException
+from dlt.common.configuration.exceptions import (
+    ConfigurationException,
+    InvalidNativeValue,
+)
+from dlt.common.configuration.specs import ConnectionStringCredentials
 from dlt.common.destination.exceptions import DestinationException
 from dlt.common.destination.reference import DestinationReference
 from dlt.common.schema import Schema
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.destinations.impl.postgres.configuration import PostgresCredentials
 
-from esms_source.config import SECTIONS
+from esms_source.config.credentials import check_credentials, refuse_credentials
+from esms_source.config.providers import find_fields
 from esms_source.databases import (
     NotInstalled,
     ReadError,
+    cause_of,
     duckdb_file,
     explain,
     installing,
@@ -41,6 +49,8 @@ DENIED: Final = re.compile(
     r"permission denied for (schema|(?:foreign )?table|(?:materialized )?view) (.+)"
 )
 """How PostgreSQL says which right is missing."""
+
+CREDENTIALS: Final = "ref_ids.credentials"
 
 WINDOW_SLACK: Final = {
     "TIMESTAMP WITH TIME ZONE": timedelta(),
@@ -93,7 +103,7 @@ def table_candidates(
         relation = database.readable(relation, columns.all, "raw")
         return Candidates(relation, columns, scratch.types(relation))
     except ReadError as exc:
-        raise _why_not(table, exc, client) from exc
+        raise _why_not(table, exc, client) from cause_of(exc)
 
 
 def _in_windows(
@@ -140,30 +150,46 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
     open_destination = DestinationReference.from_reference
     try:
         factory: Any = open_destination(table.destination)
-        credentials_type = factory.spec.credentials_type(factory.spec())
-        credentials = table.credentials
-        if credentials is None or isinstance(credentials, Mapping):
-            credentials = resolve_configuration(
-                credentials_type(),
-                sections=(*SECTIONS, "ref_ids"),
-                explicit_value=credentials,
-                accept_partial=True,
-            )
-            if credentials == credentials_type():
-                credentials = None
+        credentials = _credentials(factory, table.credentials)
         if credentials is not None:
             factory = open_destination(table.destination, credentials=credentials)
         # With a schema of its own dlt doesn't connect to look for one.
         dataset = dlt.dataset(factory, "warehouse", Schema("warehouse"))
         client = dataset.sql_client
+        check_credentials(client.credentials, CREDENTIALS)
     except NotInstalled as exc:
         fact = f"the warehouse {table.destination!r} is not installed"
         raise ConfigError(fact, installing(table.destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
-        fact = first_line(exc)
         remedy = "see ref_ids.destination and ref_ids.credentials"
-        raise ConfigError(f"the warehouse can't be opened: {fact}", remedy) from exc
+        what = "the warehouse can't be opened"
+        raise refuse_credentials(exc, what, CREDENTIALS, remedy) from None
     return client
+
+
+def _credentials(factory: Any, given: Any) -> Any:  # noqa: ANN401  as dlt takes them
+    """Return the credentials of the settings, None where they say nothing.
+
+    Each field is handed over: dlt would go on to any program's ``PASSWORD``.
+    """
+    kind = factory.spec.credentials_type(factory.spec())
+    made = kind()
+    has_url = isinstance(made, ConnectionStringCredentials)
+    if isinstance(given, str) and has_url and not isinstance(made, DuckDbCredentials):
+        try:
+            made.parse_native_representation(given.strip())
+        except ValueError as exc:
+            raise InvalidNativeValue(kind, str, (), exc) from None
+        given = made.as_dict_nondefault()
+    if given is not None and not isinstance(given, Mapping):
+        return given
+    values = find_fields(kind, "ref_ids", "credentials") | dict(given or {})
+    if not values:
+        return None
+    if isinstance(made, PostgresCredentials):
+        # With an empty one the driver looks into .pgpass, or goes without.
+        values.setdefault("password", "")
+    return resolve_configuration(made, explicit_value=dict(made) | values)
 
 
 def _find_columns(table: RefIdTable, present: list[str]) -> Columns:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
+from esms_source.config.credentials import URL_FORM
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.polling.rate_limit import RateLimiter
-from esms_source.redaction import first_line
+from esms_source.redaction import first_line, hide_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -233,6 +234,10 @@ def _open_postgres(store: str, table: str, rate: int) -> Budget:
     errors = (psycopg.Error, PoolTimeout)
     try:
         given = conninfo_to_dict(store)
+    except (psycopg.Error, ValueError):
+        fact = "rate_limit_store isn't a URL of PostgreSQL"
+        raise ConfigError(fact, URL_FORM) from None
+    try:
         # The table's times bear no zone, so that all must write them in one; and
         # what counts for a second needn't survive a crash of the server.
         ours = "-c TimeZone=UTC -c synchronous_commit=off"
@@ -242,7 +247,7 @@ def _open_postgres(store: str, table: str, rate: int) -> Budget:
         psycopg.connect(url).close()
         pool = ConnectionPool(url, min_size=1, max_size=2, open=True)
     except errors as exc:
-        raise _unusable(exc, "correct its host, user and password") from exc
+        raise _unusable(exc, "correct its host, user and password") from None
 
     def make_bucket(rate: Rate) -> AbstractBucket:
         return PostgresBucket(pool, table, [rate])
@@ -256,10 +261,11 @@ def _open_postgres(store: str, table: str, rate: int) -> Budget:
 
 
 def _unusable(exc: Exception, remedy: str) -> ConfigError:
-    fact = f"rate_limit_store can't be used: {first_line(exc)}"
+    fact = f"rate_limit_store can't be used: {hide_names(first_line(exc))}"
     return ConfigError(fact, f"{remedy} (SOURCES__ESMS__RATE_LIMIT_STORE)")
 
 
 def _lost(exc: Exception) -> EsmsError:
-    fact = f"the shared budget can't be reached any more: {first_line(exc)}"
+    text = hide_names(first_line(exc))
+    fact = f"the shared budget can't be reached any more: {text}"
     return EsmsError(fact, "what was answered is kept; run again")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.exceptions import ConfigError
+from esms_source.redaction import first_line
 from esms_source.report.figures import read_figures
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 __all__ = ["write_report"]
 
+TITLE: Final = b"<title>eSMS delivery</title>"
+"""By this a page is known as one of ours."""
+
 
 def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path:
     """Write the page of a dataset's delivery figures.
@@ -33,15 +37,16 @@ def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path
     Args:
         pipeline: Where the tables are.
         settings: The time zone in which days are cut.
-        path: The file to write; one that is there is replaced.
+        path: The file to write; an earlier report is replaced.
 
     Returns:
         The absolute path of the page.
 
     Raises:
         DestinationError: There is nothing to report, or it can't be read.
-        ConfigError: The file can't be written.
+        ConfigError: The file can't be written, or holds something else.
     """
+    _check_path(path)
     page = make_page(read_figures(pipeline, settings))
     try:
         path.write_text(page, encoding="utf-8")
@@ -49,6 +54,28 @@ def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path
         fact = f"{str(path)!r} can't be written ({exc.strerror})"
         raise ConfigError(fact, "choose another --output") from exc
     return path.resolve()
+
+
+def _check_path(path: Path) -> None:
+    """Refuse to write where another file would be lost.
+
+    Raises:
+        ConfigError: There is one, or no folder for it.
+    """
+    try:
+        if not path.parent.is_dir():
+            fact = f"there is no folder {str(path.parent)!r}"
+            raise ConfigError(fact, "make it, or choose another --output")
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            begin = file.read(len(_read("template.html")))
+    except (OSError, ValueError) as exc:
+        fact = f"{str(path)!r} can't be written ({first_line(exc)})"
+        raise ConfigError(fact, "choose another --output") from exc
+    if begin and TITLE not in begin:
+        fact = f"{str(path)!r} is not an earlier report"
+        raise ConfigError(fact, "choose another --output, or move it away")
 
 
 def make_page(figures: dict[str, Any]) -> str:

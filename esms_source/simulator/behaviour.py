@@ -55,8 +55,8 @@ class Behaviour:
 
     def __post_init__(self) -> None:
         for name in ("latency", "rate", "slow_seconds"):
-            if (getattr(self, name) or 0) < 0:
-                msg = f"{name}: {getattr(self, name)} is below 0"
+            if not 0 <= (getattr(self, name) or 0) < float("inf"):
+                msg = f"{name}: {getattr(self, name)} is not a number, 0 or more"
                 raise ValueError(msg)
         if self.refuse_with not in FAULTS:
             msg = f"refuse_with: {self.refuse_with!r} is none of {', '.join(FAULTS)}"

@@ -18,6 +18,9 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from esms_source.simulator import Simulator
+    from tests.conftest import Warehouse
+
 WARM = Path(__file__).with_name("warm.py")
 
 
@@ -86,6 +89,7 @@ class Workshop:
         env: dict[str, str],
         cwd: Path,
         signal_at: tuple[str, int, int] | None,
+        backoff: dict[str, float],
     ) -> Running:
         """Start one run; the one before it ends now at the latest."""
         process = self._warm()
@@ -93,10 +97,17 @@ class Workshop:
             self._last.end()
         self._number += 1
         output = cwd / f"run-{self._number}"
-        request = {"argv": argv, "env": env, "cwd": str(cwd), "signal_at": signal_at}
+        request = {
+            "argv": argv,
+            "env": env,
+            "cwd": str(cwd),
+            "output": str(output),
+            "signal_at": signal_at,
+            "backoff": backoff,
+        }
         assert process.stdin
         assert process.stdout
-        process.stdin.write(json.dumps(request | {"output": str(output)}) + "\n")
+        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
         answers = process.stdout
         pid = int(answers.readline())
@@ -130,10 +141,15 @@ def workshop() -> Iterator[Workshop]:
 
 
 class Esms:
-    """The command line, with settings from the environment only."""
+    """The command line, with settings from the environment only.
+
+    Attributes:
+        backoff: How long runs wait before they ask again, as fields of ``Backoff``.
+    """
 
     def __init__(self, workshop: Workshop, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
+        self.backoff: dict[str, float] = {}
         self.env = env
         self._workshop = workshop
 
@@ -157,7 +173,7 @@ class Esms:
         """
         env = dict(os.environ) | self.env | _named(settings)
         words = list(argv or ("run", "--json"))
-        return self._workshop.start(words, env, self.folder, signal_at)
+        return self._workshop.start(words, env, self.folder, signal_at, self.backoff)
 
     def __call__(
         self,
@@ -193,6 +209,29 @@ def esms(workshop: Workshop, tmp_path: Path, api_key: str, secret_key: str) -> E
         DESTINATION__DUCKDB__CREDENTIALS=tmp_path / "out.duckdb",
     )
     return made
+
+
+@pytest.fixture
+def hasty(esms: Esms) -> Esms:
+    """Let ``esms`` hardly wait before it asks again."""
+    esms.backoff = {"whole": 0.02, "part": 0.01, "refused": 0.1}
+    return esms
+
+
+@pytest.fixture
+def world(
+    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+) -> Callable[..., Simulator]:
+    """Fill the warehouse with messages, simulate the API, and let ``esms`` ask it."""
+
+    def make(count: int = 0, *, oas: int = 1, **behaviour: object) -> Simulator:
+        if count:
+            warehouse.fill(count, oas=oas)
+        simulator = simulate(**behaviour)
+        esms.set(base_url=simulator.url)
+        return simulator
+
+    return make
 
 
 @pytest.fixture

@@ -46,18 +46,16 @@ def test_no_choice_hides_a_ref_id_from_a_later_run(
     asked: int,
     esms: Esms,
     warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     tmp_path: Path,
+    world: Callable[..., Simulator],
 ) -> None:
     """The newest first or the oldest first: the next plain run asks all the rest."""
     (tmp_path / "some.txt").write_text(f"{ref_id(59)}\n\n{ref_id(31)}\n")
     (tmp_path / "some.csv").write_text(
         f'ref_id,oa_id\n"{ref_id(59)}",oa2\n{ref_id(31)},oa1\n'
     )
-    warehouse.fill(COUNT, oas=3)
-    simulator = simulate()
-    esms.set(base_url=simulator.url)
+    simulator = world(COUNT, oas=3)
     chosen = esms("run", "--json", *choice)
     assert (chosen.status, chosen.report["asked"]) == (0, asked), chosen.err
     # Late rows, older than all that was read, come too.
@@ -69,11 +67,11 @@ def test_no_choice_hides_a_ref_id_from_a_later_run(
 
 
 def test_since_and_until_choose_by_sent_at(
-    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+    esms: Esms,
+    world: Callable[..., Simulator],
 ) -> None:
     """From the first moment on, before the second one; a second lies between two."""
-    warehouse.fill(COUNT)
-    esms.set(base_url=simulate().url)
+    world(COUNT)
     esms()
     words = ("run", "--json", "--repoll", "final")
     since = ("--since", "2026-01-05T00:00:10")
@@ -97,35 +95,30 @@ def test_since_and_until_choose_by_sent_at(
 def test_a_choice_that_makes_no_sense_is_refused(
     words: tuple[str, ...],
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    world: Callable[..., Simulator],
 ) -> None:
     """Exit code 2, and nothing is asked."""
-    warehouse.fill(COUNT)
-    simulator = simulate()
-    assert esms("run", *words, base_url=simulator.url).status == 2
+    simulator = world(COUNT)
+    assert esms("run", *words).status == 2
     assert simulator.arrivals.requests == 0
 
 
 def test_what_expired_is_fetched_on_demand(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """Given up after a while and left alone, until somebody names the state."""
     first, second = ref_id(0), ref_id(1)
     late: list[Any] = []
-    warehouse.fill(2)
-    esms.set(
-        base_url=simulate(
-            scripted={
-                first: lambda *_: late,
-                second: [sample_row(second, SendStatus=1)],
-            }
-        ).url,
-        repoll_after=0,
+    world(
+        2,
+        scripted={
+            first: lambda *_: late,
+            second: [sample_row(second, SendStatus=1)],
+        },
     )
+    esms.set(repoll_after=0)
     assert esms().report["missing"] == 1
     assert esms(give_up_after=0).report["asked"] == 2
     assert output.rows(STATES) == [("expired", 2)]
@@ -139,9 +132,9 @@ def test_what_expired_is_fetched_on_demand(
 
 def test_a_final_answer_never_falls_back(
     esms: Esms,
-    warehouse: Warehouse,
     simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """Neither to rows that aren't final, nor to none, nor to a failure."""
     rows = [
@@ -149,13 +142,12 @@ def test_a_final_answer_never_falls_back(
         [sample_row(ref_id(0), SendStatus=1, Telcoid=2)],
         [],
     ]
-    warehouse.fill(1)
 
     def answer(_ref_id: str, times_asked: int) -> list[Any]:
         return rows[min(times_asked, len(rows)) - 1]
 
     words = ("run", "--json", "--repoll", "final")
-    esms.set(base_url=simulate(scripted={ref_id(0): answer}).url)
+    world(1, scripted={ref_id(0): answer})
     assert esms().status == 0
     for _ in range(3):
         assert esms(*words).report["asked"] == 1
@@ -167,13 +159,11 @@ def test_a_final_answer_never_falls_back(
 
 def test_a_clock_that_was_set_back_holds_nobody_up(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """A time further off than any wait was written under a wrong clock."""
-    warehouse.fill(COUNT)
-    esms.set(base_url=simulate(scripted={ref_id(i): [] for i in range(COUNT)}).url)
+    world(COUNT, scripted={ref_id(i): [] for i in range(COUNT)})
     assert esms().report["missing"] == COUNT
     assert esms().report["asked"] == 0
     output.execute(
@@ -189,13 +179,11 @@ def test_a_clock_that_was_set_back_holds_nobody_up(
 
 def test_times_are_the_same_in_every_zone(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """The host's zone, and its summer time, change nothing that is stored or due."""
-    warehouse.fill(COUNT)
-    esms.set(base_url=simulate(scripted={ref_id(i): [] for i in range(COUNT)}).url)
+    world(COUNT, scripted={ref_id(i): [] for i in range(COUNT)})
     for zone in ("America/New_York", "Asia/Ho_Chi_Minh", "UTC"):
         assert esms(TZ=zone, repoll_after=0).report["asked"] == COUNT
         assert output.rows(

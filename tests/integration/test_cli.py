@@ -314,18 +314,6 @@ def test_ref_ids_one_a_line_are_found_in_the_warehouse(
     assert output.rows("SELECT count(*) FROM ref_ids") == [1_000]
 
 
-def test_demo_shows_two_runs_and_what_came(esms, tmp_path, monkeypatch):
-    """The demo needs no account, and ends with tables and queries."""
-    monkeypatch.setattr("esms_source.cli.demo.MESSAGES", 600)
-    shown = esms("demo", "--folder", str(tmp_path / "demo"), exits=0).stdout
-    assert "asked 600 RefIds" in shown
-    assert "The late row was found" in shown
-    assert "and refused 0." in shown
-    assert "Delivery per OA" in shown
-    assert "Try next" in shown
-    assert Path(tmp_path / "demo" / "esms.duckdb").exists()
-
-
 def test_a_run_ends_without_a_word_but_its_own():
     """The end of the process adds nothing to the one line of a refused run."""
     command = [sys.executable, "-m", "esms_source", "run"]

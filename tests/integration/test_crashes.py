@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Output
     from tests.integration.conftest import Esms
 
 KILLS = int(os.environ.get("ESMS_TEST_KILLS", "4"))
@@ -72,16 +72,12 @@ def odd_rows(count: int) -> dict[str, list[Any]]:
 
 
 @pytest.fixture
-def send_odd(
-    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
-) -> Callable[..., Simulator]:
-    """Fill the warehouse, and let the commands ask a server that has odd rows."""
+def send_odd(esms: Esms, world: Callable[..., Simulator]) -> Callable[..., Simulator]:
+    """Let the commands ask a server that has odd rows."""
 
     def one(count: int, latency: float = 0, **more: object) -> Simulator:
-        warehouse.fill(count)
-        simulator = simulate(scripted=odd_rows(count), latency=latency)
-        esms.set(base_url=simulator.url, **({"slice_ref_ids": SLICE} | more))
-        return simulator
+        esms.set(**({"slice_ref_ids": SLICE} | more))
+        return world(count, scripted=odd_rows(count), latency=latency)
 
     return one
 
@@ -252,10 +248,9 @@ def test_what_was_asked_while_a_slice_was_loaded_is_part_of_it(
 )
 def test_a_pending_load_never_replaces_what_another_pipeline_settled_since(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     killed_at: tuple[str, int],
+    world: Callable[..., Simulator],
 ) -> None:
     """The killed pipeline drops its older answers when it comes back."""
     asked: list[int] = []
@@ -265,8 +260,7 @@ def test_a_pending_load_never_replaces_what_another_pipeline_settled_since(
         status = 1 if times_asked == 1 else 5
         return [sample_row(ref_id, SendStatus=status, SendSuccess=1, Telcoid=status)]
 
-    warehouse.fill(40)
-    esms.set(base_url=simulate(scripted={ref_id(i): answer for i in range(40)}).url)
+    world(40, scripted={ref_id(i): answer for i in range(40)})
     esms.killed_at(*killed_at)
     assert esms("run", "--pipeline", "other").status == 0
     back = esms()
@@ -279,14 +273,12 @@ def test_a_pending_load_never_replaces_what_another_pipeline_settled_since(
 
 def test_damaged_files_of_a_pending_load_block_no_later_run(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     tmp_path: Path,
+    world: Callable[..., Simulator],
 ) -> None:
     """What a power failure left half written is dropped and asked again."""
-    warehouse.fill(40)
-    esms.set(base_url=simulate().url)
+    world(40)
     assert esms("run", "--max-ref-ids", "10").status == 0
     for point in (("before normalising", 1), ("before the load", 1)):
         esms.killed_at(*point)

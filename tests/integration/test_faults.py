@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Output
     from tests.integration.conftest import Esms
 
 COUNT = 300
@@ -71,16 +71,13 @@ def check_accounts(output: Output, simulator: Simulator) -> Counter[str]:
 @pytest.mark.parametrize("faults", [*GROUPS, *ALONE])
 def test_a_third_of_the_requests_may_fail_in_any_way(
     faults: str,
-    esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    hasty: Esms,
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """All RefIds are answered, once, and all accounts agree."""
-    warehouse.fill(COUNT)
-    simulator = simulate(faults=faults, slow_seconds=1.5, seed=5)
-    ended = esms(
-        base_url=simulator.url,
+    simulator = world(COUNT, faults=faults, slow_seconds=1.5, seed=5)
+    ended = hasty(
         batch_size=BATCH,
         read_timeout=0.5,
         max_attempts=12,
@@ -94,72 +91,66 @@ def test_a_third_of_the_requests_may_fail_in_any_way(
 @pytest.mark.parametrize("faults", [a_third("500"), a_third(*TRANSPORT, *MALFORMED)])
 def test_with_few_attempts_what_fails_is_said_and_asked_again(
     faults: str,
-    esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    hasty: Esms,
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """Exit code 1 and states that agree; runs that follow get the rest."""
-    warehouse.fill(COUNT)
-    simulator = simulate(faults=faults, slow_seconds=1.5, seed=6)
-    esms.set(
-        base_url=simulator.url,
+    simulator = world(COUNT, faults=faults, slow_seconds=1.5, seed=6)
+    hasty.set(
         batch_size=BATCH,
         read_timeout=0.5,
         max_attempts=1,
         repoll_after=0,
     )
-    first = esms()
+    first = hasty()
     failed = first.report["failed"]
     assert check_accounts(output, simulator) == Counter(
         {"final": COUNT - failed, "failed": failed}
     )
     assert first.status == (1 if failed else 0)
     for _ in range(10):
-        if esms().status == 0:
+        if hasty().status == 0:
             break
     assert output.rows("SELECT DISTINCT state FROM ref_ids") == ["final"]
     assert output.rows("SELECT count(*) FROM callbacks") == [COUNT]
 
 
 def test_a_redirect_is_never_followed(
-    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+    hasty: Esms,
+    world: Callable[..., Simulator],
 ) -> None:
     """The key goes to the configured host and nowhere else."""
-    warehouse.fill(COUNT)
-    simulator = simulate(faults="redirect=0.4,redirect_307=0.4", seed=5)
-    esms(base_url=simulator.url, batch_size=BATCH)
+    simulator = world(COUNT, faults="redirect=0.4,redirect_307=0.4", seed=5)
+    hasty(batch_size=BATCH)
     assert simulator.arrivals.stats()["redirects_followed"] == 0
 
 
 def test_a_refused_key_stops_the_run_and_keeps_what_was_answered(
-    esms: Esms,
-    warehouse: Warehouse,
+    hasty: Esms,
     simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """Exit code 1 with the remedy; the rest stays due, without a wait."""
-    warehouse.fill(COUNT)
-    simulator = simulate(faults="refuse_key_after=5")
-    ended = esms(base_url=simulator.url, batch_size=BATCH, max_in_flight=1)
+    simulator = world(COUNT, faults="refuse_key_after=5")
+    ended = hasty(batch_size=BATCH, max_in_flight=1)
     assert ended.status == 1
     assert "check api_key and secret_key" in ended.err
     assert simulator.arrivals.requests == 5
     states = check_accounts(output, simulator)
     assert states == {"final": 4 * BATCH, "failed": BATCH}
-    assert esms(base_url=simulate().url).report["answered"] == COUNT - 4 * BATCH
+    assert hasty(base_url=simulate().url).report["answered"] == COUNT - 4 * BATCH
 
 
 def test_an_outage_ends_the_run_before_it_wears_everything_out(
-    esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    hasty: Esms,
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """With nothing answered, the run gives up and the next one goes on."""
-    warehouse.fill(10_000)
-    simulator = simulate(faults="503=1")
-    ended = esms(base_url=simulator.url, max_attempts=1)
+    simulator = world(10_000, faults="503=1")
+    ended = hasty(max_attempts=1)
     assert ended.status == 1
     assert "run again later" in ended.err
     assert simulator.arrivals.requests < 200

@@ -35,12 +35,11 @@ HOLD = (
 
 
 def test_a_second_run_of_a_pipeline_ends_at_once(
-    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+    esms: Esms,
+    world: Callable[..., Simulator],
 ) -> None:
     """Exit code 75 and one line; another pipeline's run isn't hindered."""
-    warehouse.fill(COUNT)
-    simulator = simulate()
-    esms.set(base_url=simulator.url)
+    simulator = world(COUNT)
     folder = str(esms.folder / "pipelines")
     esms.set(PIPELINES_DIR=folder)
     with pipeline_lock(dlt.pipeline("esms", pipelines_dir=folder)):
@@ -56,12 +55,10 @@ def test_a_second_run_of_a_pipeline_ends_at_once(
 
 def test_a_file_that_is_held_for_a_while_is_waited_for(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """At the start of a run as well as when a slice is to be loaded."""
-    warehouse.fill(COUNT)
     held = duckdb.connect(output.path)
     threading.Timer(1.0, held.close).start()
 
@@ -70,7 +67,8 @@ def test_a_file_that_is_held_for_a_while_is_waited_for(
             again = duckdb.connect(output.path)
             threading.Timer(1.5, again.close).start()
 
-    ended = esms(base_url=simulate(on_request=hold_again).url)
+    world(COUNT, on_request=hold_again)
+    ended = esms()
     assert (ended.status, ended.report["answered"]) == (0, COUNT)
 
 
@@ -79,14 +77,13 @@ def test_a_file_that_stays_held_is_named_in_one_line(
     which: str,
     esms: Esms,
     warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     monkeypatch: pytest.MonkeyPatch,
+    world: Callable[..., Simulator],
 ) -> None:
     """After as long as is promised; nothing was asked."""
-    warehouse.fill(COUNT)
     output.execute("SELECT 1")
-    simulator = simulate()
+    simulator = world(COUNT)
     monkeypatch.setattr("esms_source.databases.PATIENCE_SECONDS", 0.2)
     path = output.path if which == "destination" else warehouse.path
     with subprocess.Popen(
@@ -96,8 +93,7 @@ def test_a_file_that_stays_held_is_named_in_one_line(
     ) as holder:
         assert holder.stdout
         holder.stdout.readline()
-        env = esms.env | {"SOURCES__ESMS__BASE_URL": simulator.url}
-        ended = CliRunner().invoke(main, ["run"], env=env)
+        ended = CliRunner().invoke(main, ["run"], env=esms.env)
         holder.communicate(b"")
     assert ended.exit_code == 75
     assert ended.stderr.count("\n") == 1
@@ -144,14 +140,12 @@ def test_a_load_that_is_refused_for_good_blocks_no_later_run(
     how: str,
     esms: Esms,
     warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """It is said before anything is asked; once the table is right, all goes on."""
     prepare, spoil, repair = REFUSALS[how]
-    simulator = simulate()
-    esms.set(base_url=simulator.url)
-    warehouse.fill(COUNT)
+    simulator = world(COUNT)
     assert esms().status == 0
     output.execute(prepare, spoil)
     warehouse.fill(COUNT, start=COUNT)
@@ -171,12 +165,10 @@ def test_a_load_that_is_refused_for_good_blocks_no_later_run(
 
 def test_a_destination_that_goes_away_gets_what_was_answered_later(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     tmp_path: Path,
+    world: Callable[..., Simulator],
 ) -> None:
     """The load stays pending, and the next run asks nothing again."""
-    warehouse.fill(COUNT)
     folder = tmp_path / "disk"
     folder.mkdir()
 
@@ -185,7 +177,7 @@ def test_a_destination_that_goes_away_gets_what_was_answered_later(
             folder.rename(tmp_path / "unmounted")
 
     esms.set(DESTINATION__DUCKDB__CREDENTIALS=folder / "out.duckdb")
-    esms.set(base_url=simulate(on_request=unmount).url)
+    world(COUNT, on_request=unmount)
     assert esms("run", "--max-ref-ids", "10").status == 0
     gone = esms()
     assert gone.status == 1
@@ -207,15 +199,13 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(
     limit: int | None,
     esms: Esms,
     warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     tmp_path: Path,
     wait_until: Callable[[Callable[[], object]], None],
+    world: Callable[..., Simulator],
 ) -> None:
-    """It costs at most the slice that was being asked or had begun to be loaded."""
-    simulator = simulate(latency=0.1)
-    esms.set(base_url=simulator.url)
-    warehouse.fill(COUNT)
+    """While asking it may cost the slice, while loading it costs nothing."""
+    world(COUNT, latency=0.1)
     assert esms().status == 0
     warehouse.fill(MANY, start=COUNT)
     (packages,) = tmp_path.glob(f"dlt/**/esms_sync/*/esms/{phase}")

@@ -9,21 +9,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Output
     from tests.integration.conftest import Esms
 
 
 def test_a_poisonous_ref_id_fails_alone(
-    esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
+    hasty: Esms,
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """Its 199 neighbours are loaded; it is said why, and it is asked again later."""
-    warehouse.fill(200)
     poison = md5(b"77").hexdigest() + "07"  # noqa: S324  no secret
-    simulator = simulate(faults=f"poison={poison}")
-    ended = esms(base_url=simulator.url, max_attempts=2)
+    simulator = world(200, faults=f"poison={poison}")
+    ended = hasty(max_attempts=2)
     assert (ended.status, ended.report["failed"]) == (1, 1)
     assert "1 RefIds failed: HTTP 500" in ended.err
     assert poison not in ended.err

@@ -44,9 +44,9 @@ class World:
     """Messages whose phone shows up in row, error and RefId; and what leaks."""
 
     def __init__(
-        self, esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
+        self, esms: Esms, warehouse: Warehouse, serve: Callable[..., Simulator]
     ) -> None:
-        self._simulate = simulate
+        self._serve = serve
         self.esms = esms
         self.ref_ids = [
             hashlib.md5(str(i).encode()).hexdigest() + PHONE  # noqa: S324  no secret
@@ -73,7 +73,7 @@ class World:
             ]
             for ref_id in self.ref_ids
         }
-        self.esms.set(base_url=self._simulate(scripted=rows, **behaviour).url)
+        self._serve(scripted=rows, **behaviour)
 
     def assert_nothing_said(self, ended: Ended) -> None:
         """Check what a run wrote to stdout and stderr, logs at DEBUG included."""
@@ -98,11 +98,9 @@ class World:
 
 
 @pytest.fixture
-def world(
-    esms: Esms, warehouse: Warehouse, simulate: Callable[..., Simulator]
-) -> World:
+def world(esms: Esms, warehouse: Warehouse, world: Callable[..., Simulator]) -> World:
     """Messages with phones."""
-    return World(esms, warehouse, simulate)
+    return World(esms, warehouse, world)
 
 
 def test_a_run_at_debug_says_and_keeps_no_secret(world: World, output: Output) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Output
     from tests.integration.conftest import Esms
 
 COUNT = 1_200
@@ -34,14 +34,12 @@ PHASES = (
 def test_a_signal_in_any_phase_ends_the_run_in_order(
     phase: tuple[str, int, int],
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """What was answered is loaded, the exit code is 1, and the next run goes on."""
-    warehouse.fill(COUNT)
-    simulator = simulate()
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE, RUNTIME__LOG_LEVEL="CRITICAL")
+    simulator = world(COUNT)
+    esms.set(slice_ref_ids=SLICE, RUNTIME__LOG_LEVEL="CRITICAL")
     stopped = esms(signal_at=phase)
     name = signal.Signals(phase[2]).name
     left = COUNT - simulator.arrivals.asks.total()
@@ -61,14 +59,12 @@ def test_a_signal_in_any_phase_ends_the_run_in_order(
 
 def test_what_was_asked_while_a_slice_was_loaded_is_loaded_too(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
+    world: Callable[..., Simulator],
 ) -> None:
     """A signal in the load costs no answer that came meanwhile."""
-    warehouse.fill(COUNT)
-    simulator = simulate()
-    esms.set(base_url=simulator.url, slice_ref_ids=SLICE, requests_per_second=2_000)
+    simulator = world(COUNT)
+    esms.set(slice_ref_ids=SLICE, requests_per_second=2_000)
     esms.set(batch_size=1, max_in_flight=1)
     stopped = esms(signal_at=("after the data", 1, signal.SIGTERM))
     asked = simulator.arrivals.asks.total()
@@ -80,15 +76,13 @@ def test_what_was_asked_while_a_slice_was_loaded_is_loaded_too(
 
 def test_requests_under_way_still_end(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     wait_until: Callable[[Callable[[], object]], None],
+    world: Callable[..., Simulator],
 ) -> None:
     """What the server was asked before the signal is loaded too."""
-    warehouse.fill(COUNT)
-    simulator = simulate(latency=1.0)
-    running = esms.start(base_url=simulator.url, max_in_flight=2)
+    simulator = world(COUNT, latency=1.0)
+    running = esms.start(max_in_flight=2)
     wait_until(lambda: simulator.arrivals.requests == 2)
     running.send(signal.SIGTERM)
     stopped = running.wait()
@@ -99,15 +93,13 @@ def test_requests_under_way_still_end(
 
 def test_waits_end_at_the_signal(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     output: Output,
     wait_until: Callable[[Callable[[], object]], None],
+    world: Callable[..., Simulator],
 ) -> None:
     """Neither back-off nor Retry-After holds the run; what failed is due at once."""
-    warehouse.fill(COUNT)
-    simulator = simulate(faults="503=1")
-    running = esms.start(base_url=simulator.url)
+    simulator = world(COUNT, faults="503=1")
+    running = esms.start()
     wait_until(lambda: simulator.arrivals.requests >= 12)
     running.send(signal.SIGINT)
     stopped = running.wait()
@@ -120,14 +112,12 @@ def test_waits_end_at_the_signal(
 
 def test_a_real_process_ends_without_a_traceback(
     esms: Esms,
-    warehouse: Warehouse,
-    simulate: Callable[..., Simulator],
     wait_until: Callable[[Callable[[], object]], None],
+    world: Callable[..., Simulator],
 ) -> None:
     """The same holds for ``python -m esms_source run`` as it is installed."""
-    warehouse.fill(COUNT)
-    simulator = simulate(latency=0.3)
-    esms.set(base_url=simulator.url, max_in_flight=1)
+    simulator = world(COUNT, latency=0.3)
+    esms.set(max_in_flight=1)
     process = subprocess.Popen(
         [sys.executable, "-m", "esms_source", "run"],
         env=dict(os.environ) | esms.env,

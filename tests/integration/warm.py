@@ -1,8 +1,9 @@
 """Run ``esms`` in forks of one process that has imported everything.
 
 Reads a request as JSON per line: ``argv``, ``env``, ``cwd``, ``output`` (path
-without suffix) and ``signal_at`` (the name of a point, at which passing, and the
-signal that the fork then sends itself, or null). Answers each with two lines: the
+without suffix), ``signal_at`` (the name of a point, at which passing, and the
+signal that the fork then sends itself, or null) and ``backoff`` (fields of
+``Backoff``, none for the usual waits). Answers each with two lines: the
 fork's pid, and how it ended (an exit status, or minus a signal).
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 import traceback
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ import esms_source.cli.commands
 import esms_source.cli.progress_bar
 import esms_source.run
 from esms_source.planning.scratch import Scratch
+from esms_source.polling.backoff import Backoff
 from esms_source.rows.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -89,6 +92,8 @@ def _be_esms(request: dict[str, Any]) -> None:
         Container()[PluggableRunContext].reload(request["cwd"])
         if request["signal_at"]:
             _signal_at(*request["signal_at"])
+        backoff = Backoff(**request["backoff"])
+        esms_source.run.sync = partial(esms_source.run.sync, backoff=backoff)
         esms_source.cli.commands.main(request["argv"], "esms")
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -13,13 +13,20 @@ from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
     ConfigurationException,
+    ValueNotSecretException,
 )
 from dlt.common.configuration.specs import BaseConfiguration
+from dlt.common.configuration.specs.base_configuration import extract_inner_hint
 from dlt.common.configuration.utils import deserialize_value
 from dlt.common.normalizers.naming.snake_case import NamingConvention
-from dlt.common.typing import TSecretStrValue, extract_inner_type
+from dlt.common.typing import (
+    ConfigValueSentinel,
+    TSecretStrValue,
+    extract_inner_type,
+)
 from typing_extensions import TypedDict
 
+from esms_source.config.providers import SECTIONS, find
 from esms_source.exceptions import ConfigError
 from esms_source.tables import FIXED
 
@@ -29,7 +36,6 @@ MAX_BATCH_SIZE: Final = 200
 Source: the GetCallback page of eSMS's API docs.
 """
 
-SECTIONS: Final = ("sources", "esms")
 PLAIN: Final = (bool, int, float, str)
 PHONE_POLICIES: Final = ("plain", "hash", "drop")
 
@@ -195,6 +201,9 @@ class Settings(BaseConfiguration):
     def _check_rate_limit_store(self) -> None:
         store = self.rate_limit_store
         known = ("sqlite:///", "postgresql://", "postgres://")
+        if store.startswith("postgres") and "+" in store.partition("://")[0]:
+            fact = "a URL with a driver in its scheme"
+            raise _refuse("rate_limit_store", fact, "write postgresql://")
         if store != "memory" and (store in known or not store.startswith(known)):
             remedy = "use memory, sqlite:///path or postgresql://…"
             raise _refuse("rate_limit_store", "not a store that is known", remedy)
@@ -243,18 +252,8 @@ def resolve_settings(**overrides: Any) -> Settings:  # noqa: ANN401
     Raises:
         ConfigError: A setting is unknown, of the wrong type or makes no sense.
     """
-    try:
-        given = _read_given(Settings, overrides)
-        if isinstance(given.get("ref_ids"), Mapping):
-            given["ref_ids"] = _read_given(RefIdTable, given["ref_ids"], "ref_ids.")
-        return resolve_configuration(
-            Settings(), sections=SECTIONS, explicit_value=given
-        )
-    except ConfigFieldMissingException as exc:
-        name = min(exc.traces)
-        raise _refuse(name, "not set", "set it in .dlt/config.toml") from exc
-    except ConfigurationException as exc:
-        raise _unreadable(exc) from exc
+    table = _resolve(RefIdTable, overrides.pop("ref_ids", None) or {}, "ref_ids")
+    return _resolve(Settings, overrides | {"ref_ids": table})
 
 
 def resolve_call(
@@ -271,7 +270,42 @@ def resolve_call(
     """
     if isinstance(ref_ids, Mapping):
         return resolve_settings(ref_ids=ref_ids, **settings), None
-    return resolve_settings(**settings), ref_ids
+    rows = None if isinstance(ref_ids, ConfigValueSentinel) else ref_ids
+    return resolve_settings(**settings), rows
+
+
+_Kind = TypeVar("_Kind", bound=BaseConfiguration)
+
+
+def _resolve(kind: type[_Kind], given: Mapping[str, Any], *sections: str) -> _Kind:
+    """Resolve a configuration: what is given, what is found, else its defaults.
+
+    Each field is handed over, so that dlt looks for none by itself.
+    """
+    defaults = kind()
+    prefix = "".join(f"{section}." for section in sections)
+    try:
+        values = _read_given(kind, given, prefix)
+        for name, hint in kind.get_resolvable_fields().items():
+            if name in values:
+                continue
+            value = find(name, hint, *sections)
+            inner = extract_inner_hint(hint, preserve_literal=True)
+            values[name] = (
+                getattr(defaults, name)
+                if value is None
+                else deserialize_value(prefix + name, value, inner)
+            )
+        return resolve_configuration(defaults, explicit_value=values)
+    except ValueNotSecretException as exc:
+        name = exc.key.rpartition(".")[2]
+        fact = f"a secret, and it stands in {exc.provider_name}"
+        raise _refuse(name, fact, "move it to .dlt/secrets.toml") from exc
+    except ConfigFieldMissingException as exc:
+        name = prefix + min(exc.traces)
+        raise _refuse(name, "not set", "set it in .dlt/config.toml") from exc
+    except ConfigurationException as exc:
+        raise _unreadable(exc) from exc
 
 
 def _read_given(
@@ -279,7 +313,11 @@ def _read_given(
 ) -> dict[str, Any]:
     """Read arguments as dlt reads the environment; by itself it doesn't."""
     hints = kind.get_resolvable_fields()
-    given = {name: value for name, value in values.items() if value is not None}
+    given = {
+        name: value
+        for name, value in values.items()
+        if value is not None and not isinstance(value, ConfigValueSentinel)
+    }
     for name, value in given.items():
         if name not in hints:
             fact = f"{prefix}{name}: no such setting"

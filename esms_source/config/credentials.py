@@ -1,0 +1,89 @@
+"""Credentials of databases: refused where a driver would misread and quote them."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from dlt.common.configuration.exceptions import (
+    ConfigFieldMissingException,
+    FieldLookupTraces,
+    InvalidNativeValue,
+    LookupTraces,
+)
+from dlt.common.configuration.specs import ConnectionStringCredentials
+from dlt.common.configuration.specs.exceptions import NativeValueError
+from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
+from dlt.destinations.impl.postgres.configuration import PostgresCredentials
+
+from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.redaction import first_line
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+URL_FORM: Final = (
+    "write postgresql://user:password@host:port/database,"
+    " with %40 for @, %25 for %, %5B for [ and %2F for / in the password"
+)
+
+POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
+_HOST: Final = re.compile(r"[\w.-]*|[\da-fA-F:.]+(%\w+)?")
+_NO_FILE: Final = re.compile(r"://|:[^/]*@|\bpassword\W")
+"""What connection strings have, and the path of a DuckDB file has not."""
+
+
+def refuse_credentials(exc: Exception, what: str, name: str, remedy: str) -> EsmsError:
+    """Return why a database can't be opened, without any part of its credentials.
+
+    Args:
+        exc: What dlt raised; it quotes them, or came from an error that does.
+        what: What can't be opened.
+        name: The setting that holds the credentials.
+        remedy: What to do where the error itself doesn't tell.
+    """
+    if isinstance(exc, ConfigFieldMissingException):
+        missing = list(_missing(exc.traces))
+        if missing == ["password"]:
+            fact = f"{what}: {name} holds no password, and dlt wants one"
+            return ConfigError(fact, "write user:@host where the server asks for none")
+        return ConfigError(f"{what}: {name} lacks {', '.join(missing)}", URL_FORM)
+    if isinstance(exc, (InvalidNativeValue, NativeValueError)):
+        return ConfigError(f"{what}: {name} isn't a connection URL", URL_FORM)
+    return ConfigError(f"{what}: {first_line(exc)}", remedy)
+
+
+def _missing(traces: FieldLookupTraces) -> Iterator[str]:
+    """Yield the fields that dlt looked for in vain, those of credentials too."""
+    for field, tried in traces.items():
+        inner = [trace for trace in tried if isinstance(trace, LookupTraces)]
+        for trace in inner:
+            yield from _missing(trace.traces)
+        if not inner:
+            yield field
+
+
+def check_credentials(credentials: object, name: str) -> None:
+    """Refuse credentials that a driver would misread, and then quote.
+
+    Args:
+        credentials: dlt's, resolved.
+        name: The setting that holds them.
+
+    Raises:
+        ConfigError: It names no part of them.
+    """
+    if not isinstance(credentials, ConnectionStringCredentials):
+        return
+    host, database = credentials.host or "", credentials.database or ""
+    if isinstance(credentials, DuckDbCredentials):
+        if host or credentials.drivername != "duckdb" or _NO_FILE.search(database):
+            raise ConfigError(f"{name}: not the path of a DuckDB file", "correct it")
+    elif isinstance(credentials, PostgresCredentials):
+        if credentials.drivername not in POSTGRES_SCHEMES:
+            fact = f"{name}: a URL with a scheme that PostgreSQL doesn't know"
+            raise ConfigError(fact, "write postgresql://")
+        texts = (credentials.username or "", database, host)
+        odd = any("@" in text or not text.isprintable() for text in texts)
+        if odd or not _HOST.fullmatch(host):
+            raise ConfigError(f"{name}: not a URL of PostgreSQL", URL_FORM)
