@@ -29,6 +29,7 @@ from esms_source.databases import (
 )
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.redaction import first_line
+from esms_source.runtime import keep_private
 from esms_source.tables import SCHEMA
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
         progress=pipeline.collector,
     )
     try:
+        keep_private(Path(own.working_dir))
         _set_up(own)
         yield own
     finally:

@@ -45,8 +45,12 @@ def test_send_statuses_that_answers_show_are_known():
     assert {*SEND_STATUSES_NOT_FINAL, 4, 5} <= set(known)
 
 
-def test_resources_are_named_like_their_tables_and_replace_them():
-    """A load of the small tables leaves nothing of an older package."""
+def test_resources_are_named_like_their_tables_and_merged_by_their_key():
+    """A load of the small tables doubles nothing."""
     resources = small_tables()
     assert [resource.name for resource in resources] == [t.name for t in SMALL]
-    assert {r.write_disposition for r in resources} == {"replace"}
+    for resource in resources:
+        assert resource.write_disposition == {
+            "disposition": "merge",
+            "strategy": "delete-insert",
+        }
