@@ -86,7 +86,7 @@ def test_four_processes_share_one_budget(
     try:
         marks = []
         # All have begun after the first part; one is killed after the second.
-        for requests in (80, 80, 20, 80):
+        for requests in (60, 50, 20, 50):
             marks.append(len(simulator.arrivals.times))
             while len(simulator.arrivals.times) < marks[-1] + requests:
                 assert processes[-1].poll() is None, processes[-1].communicate()

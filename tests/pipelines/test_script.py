@@ -6,11 +6,11 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-import pytest
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from esms_source.simulator import Simulator
     from tests.conftest import Output, Warehouse
@@ -39,9 +39,7 @@ def test_the_script_loads_what_is_due(
     assert _run(script).startswith("0 of 3 RefIds answered")
 
 
-@pytest.mark.parametrize("variable", ["DLT_DATA_DIR", "PIPELINES_DIR"])
 def test_a_run_needs_no_pipelines_folder_of_an_earlier_one(
-    variable: str,
     serve: Callable[..., Simulator],
     warehouse: Warehouse,
     output: Output,
@@ -50,9 +48,10 @@ def test_a_run_needs_no_pipelines_folder_of_an_earlier_one(
     asked_times: Callable[[Simulator, int], set[tuple[str, str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A run with a fresh folder asks what is due and what is new, nothing else."""
+    """A run with a fresh folder, however it is named, asks what is due and new."""
     simulator = serve()
-    for number in range(3):
+    variables = ("DLT_DATA_DIR", "PIPELINES_DIR", "PIPELINES_DIR")
+    for number, variable in enumerate(variables):
         folder = tmp_path / f"pod_{number}"
         monkeypatch.setenv(variable, str(folder))
         _run("-m", "esms_source", "run")
