@@ -99,7 +99,7 @@ def refresh_views(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     """Make the views where they are missing or would now be made differently.
 
     Does nothing on a destination without SQL views that were tested, or before
-    the first load. Where nothing changed it costs two small queries.
+    the first load of this version. Where nothing changed it costs two small queries.
 
     Args:
         pipeline: Where the tables are.
@@ -133,9 +133,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
         if ledger is None:
             return False
         maker = _Maker(client, settings, ledger)
-        if maker.is_done():
-            return False
-        if any(_columns(client, table.name) is None for table in TABLES):
+        if maker.is_done() or not _has_all_columns(client):
             return False
         try:
             maker.make()
@@ -278,6 +276,12 @@ def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:
             return [column[0] for column in cursor.description]
     except DatabaseUndefinedRelation:
         return None
+
+
+def _has_all_columns(client: SqlClientBase[Any]) -> bool:
+    """Tell whether the tables are those of this version, not of an earlier one."""
+    present = ((table, _columns(client, table.name)) for table in TABLES)
+    return all(set(table.schema.names) <= set(columns or ()) for table, columns in present)
 
 
 def _is_current(client: SqlClientBase[Any], table: Table) -> bool:
