@@ -119,6 +119,24 @@ def callback(ref_id: str, delivery: str, **values: object) -> dict[str, Any]:
     return row | values
 
 
+def request_row(
+    number: int, started_at: datetime = SENT_AT, **values: object
+) -> dict[str, Any]:
+    """Return a row of api_requests: two RefIds in half a second, unless said."""
+    counts = ("answered", "missing", "failed", "rows", "rejected", "waited_ms")
+    row: dict[str, Any] = dict.fromkeys(counts, 0) | {
+        "request_no": number,
+        "oa_id": "oa",
+        "started_at": started_at,
+        "asked": 2,
+        "attempts": 1,
+        "latency_ms": 500,
+        "outcome": "answered",
+        "load_id": COMPLETED,
+    }
+    return row | values
+
+
 FANNED_OUT: dict[Table, list[dict[str, Any]]] = {
     REF_IDS: [
         ledger_row("one", "final"),
@@ -301,26 +319,12 @@ def test_run_history_counts_split_requests_once(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
     """RefIds of a batch that was split count where they were asked at last."""
-    request = {
-        "oa_id": "oa",
-        "started_at": SENT_AT,
-        "asked": 2,
-        "answered": 0,
-        "missing": 0,
-        "failed": 0,
-        "rows": 0,
-        "rejected": 0,
-        "attempts": 1,
-        "waited_ms": 0,
-        "latency_ms": 500,
-        "load_id": COMPLETED,
-    }
     requests = [
-        request | {"request_no": 1, "attempts": 5, "outcome": "split", "failed": 2},
-        request | {"request_no": 2, "asked": 1, "outcome": "failed", "failed": 1},
-        request
-        | {"request_no": 3, "asked": 1, "outcome": "answered", "answered": 1, "rows": 3}
-        | {"started_at": SENT_AT + timedelta(seconds=1.5)},
+        request_row(1, attempts=5, outcome="split", failed=2),
+        request_row(2, asked=1, outcome="failed", failed=1),
+        request_row(
+            *(3, SENT_AT + timedelta(seconds=1.5)), asked=1, answered=1, rows=3
+        ),
     ]
     unknown = [callback("a", "failed", error_code=code) for code in (-118, -9, 7, None)]
     load(pipeline, {API_REQUESTS: requests, CALLBACKS: unknown})
@@ -341,50 +345,61 @@ def filled_with(
     assert refresh_views(pipeline, settings)
 
 
-@pytest.mark.parametrize(
-    ("rows", "expected"),
-    [
-        # delivery, success, failed, price, code, meaning
-        ([("delivered", {}), ("delivered", {})], ("delivered", 1, 0, 300, None)),
-        (
-            [("delivered", {"phone_number": "1"}), ("delivered", {"phone_number": "2"})],
-            ("delivered", 2, 0, 300, None),
-        ),
-        (
-            [("delivered", {"error_code": 0}), ("failed", {"error_code": None})],
-            ("partial", 1, 1, 300, None),
-        ),
-        (
-            [("failed", {"error_code": -118}), ("failed", {"error_code": None})],
-            ("failed", 0, 2, 300, -118),
-        ),
-        (
-            [("delivered", {"error_code": -999}), ("failed", {"error_code": -114})],
-            ("partial", 1, 1, 300, -114),
-        ),
-        (
-            [("failed", {"total_price": 0}), ("delivered", {"total_price": 450})],
-            ("partial", 1, 1, 450, None),
-        ),
-        ([("pending", {}), ("failed", {})], ("pending", 0, 1, 300, None)),
-        ([("partial", {}), ("delivered", {})], ("partial", 1, 0, 300, None)),
-    ],
-)
+FOLDS: dict[str, tuple[list[tuple[str, dict[str, Any]]], tuple[Any, ...]]] = {
+    "equal rows count once": (
+        [("delivered", {}), ("delivered", {})],
+        ("delivered", 1, 0, 300, None),
+    ),
+    "the order's price is no sum": (
+        [("delivered", {"phone_number": "1"}), ("delivered", {"phone_number": "2"})],
+        ("delivered", 2, 0, 300, None),
+    ),
+    "a failure without a code is no success": (
+        [("delivered", {"error_code": 0}), ("failed", {"error_code": None})],
+        ("partial", 1, 1, 300, None),
+    ),
+    "a code explains more than none": (
+        [("failed", {"error_code": -118}), ("failed", {"error_code": None})],
+        ("failed", 0, 2, 300, -118),
+    ),
+    "the code is that of what failed": (
+        [("delivered", {"error_code": -999}), ("failed", {"error_code": -114})],
+        ("partial", 1, 1, 300, -114),
+    ),
+    "the largest price": (
+        [("failed", {"total_price": 0}), ("delivered", {"total_price": 450})],
+        ("partial", 1, 1, 450, None),
+    ),
+    "what waits may change all": (
+        [("pending", {}), ("failed", {})],
+        ("pending", 0, 1, 300, None),
+    ),
+    "partly reached": (
+        [("partial", {}), ("delivered", {})],
+        ("partial", 1, 0, 300, None),
+    ),
+}
+"""Two callbacks each, and delivery, success, failed, price and code of the message."""
+
+
 def test_several_callbacks_are_folded_into_one_message(
-    pipeline: dlt.Pipeline,
-    make_settings: Callable[..., Settings],
-    rows: list[tuple[str, dict[str, Any]]],
-    expected: tuple[Any, ...],
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
     """Equal rows count once, the price isn't added, and the code is of the worst row."""
-    callbacks = [callback("a", delivery, **values) for delivery, values in rows]
-    filled_with(pipeline, make_settings(), [ledger_row("a", "final")], callbacks)
-    assert rows_of(
+    callbacks = [
+        callback(name, delivery, **values)
+        for name, (rows, _) in FOLDS.items()
+        for delivery, values in rows
+    ]
+    ledger = [ledger_row(name, "final") for name in FOLDS]
+    filled_with(pipeline, make_settings(), ledger, callbacks)
+    found = rows_of(
         pipeline,
-        "SELECT delivery, send_success, send_failed, total_price, error_code"
-        " FROM messages",
-    ) == [expected]
-    assert rows_of(pipeline, "SELECT callback_rows FROM messages") == [(2,)]
+        "SELECT ref_id, callback_rows, delivery, send_success, send_failed,"
+        " total_price, error_code FROM messages",
+    )
+    expected = {(name, 2, *folded) for name, (_, folded) in FOLDS.items()}
+    assert set(found) == expected
 
 
 def test_what_describes_a_message_is_of_one_row(
@@ -475,8 +490,6 @@ def test_rows_of_loads_that_never_completed_are_in_no_view(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
     """They count once their load stands in _dlt_loads; the backlog calls them due."""
-    request = {name: 1 for name in API_REQUESTS.schema.names}
-    request |= {"oa_id": "oa", "started_at": SENT_AT, "outcome": "answered"}
     lost = {"load_id": "lost"}
     load(
         pipeline,
@@ -492,7 +505,7 @@ def test_rows_of_loads_that_never_completed_are_in_no_view(
                 callback("all lost", "delivered", **lost),
                 callback("all lost", "failed", **lost),
             ],
-            API_REQUESTS: [request | {"endpoint": "callback"} | lost],
+            API_REQUESTS: [request_row(1, endpoint="callback", **lost)],
         },
     )
     assert refresh_views(pipeline, make_settings())
@@ -509,16 +522,13 @@ def test_run_history_counts_requests_to_getcallback_only(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
     """Requests of version 0.1 name no endpoint and were all GetCallback's."""
-    request = {name: 1 for name in API_REQUESTS.schema.names}
-    request |= {"oa_id": "oa", "started_at": SENT_AT, "outcome": "answered"}
-    request |= {"load_id": COMPLETED}
     requests = [
-        request | {"request_no": number, "endpoint": endpoint}
+        request_row(number, endpoint=endpoint)
         for number, endpoint in enumerate((None, "callback", "query"))
     ]
     load(pipeline, {API_REQUESTS: requests})
     assert refresh_views(pipeline, make_settings())
-    assert rows_of(pipeline, "SELECT requests, asked FROM run_history") == [(2, 2)]
+    assert rows_of(pipeline, "SELECT requests, asked FROM run_history") == [(2, 4)]
 
 
 def test_absurd_numbers_do_not_overflow(
