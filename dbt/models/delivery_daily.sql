@@ -15,7 +15,11 @@ WITH counted AS (
         count(*) FILTER (WHERE outcome = 'missing') AS missing,
         count(*) FILTER (WHERE outcome = 'unanswered') AS unanswered,
         count(*) FILTER (WHERE outcome = 'expired') AS expired,
-        coalesce(sum(total_price), 0) AS cost
+        coalesce(sum(total_price), 0) AS cost,
+        coalesce(sum(total_price) FILTER (WHERE outcome IN ('delivered', 'partial')), 0)
+            AS cost_delivered,
+        coalesce(sum(total_price) FILTER (WHERE outcome = 'failed'), 0) AS cost_failed,
+        count(*) - count(total_price) AS unpriced
     FROM {{ ref('message_facts') }}
     GROUP BY sent_day, oa_id, zns_temp_id, type_id, telco_id
 )
@@ -43,6 +47,9 @@ SELECT
     / nullif(counted.final, 0) AS delivery_rate_final,
     CAST(counted.delivered AS DOUBLE PRECISION) / counted.sent AS delivery_rate_sent,
     counted.cost,
+    counted.cost_delivered,
+    counted.cost_failed,
+    counted.unpriced,
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted

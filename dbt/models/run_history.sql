@@ -39,6 +39,8 @@ asking AS (
         count(*) FILTER (WHERE outcome = 'split') AS split,
         count(*) FILTER (WHERE outcome = 'refused') AS refused
     FROM {{ source('esms', 'api_requests') }}
+    -- Version 0.1 asked nothing else and named no endpoint.
+    WHERE endpoint IS NULL OR endpoint = 'callback'
     GROUP BY load_id
 )
 
@@ -62,5 +64,5 @@ SELECT
     asking.refused,
     coalesce(unknown.unknown_codes, 0) AS unknown_codes
 FROM asking
-LEFT JOIN loads ON loads.load_id = asking.load_id
+INNER JOIN loads ON loads.load_id = asking.load_id
 LEFT JOIN unknown ON unknown.load_id = asking.load_id

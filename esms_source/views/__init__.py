@@ -281,7 +281,9 @@ def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:
 def _has_all_columns(client: SqlClientBase[Any]) -> bool:
     """Tell whether the tables are those of this version, not of an earlier one."""
     present = ((table, _columns(client, table.name)) for table in TABLES)
-    return all(set(table.schema.names) <= set(columns or ()) for table, columns in present)
+    return all(
+        set(table.schema.names) <= set(columns or ()) for table, columns in present
+    )
 
 
 def _is_current(client: SqlClientBase[Any], table: Table) -> bool:

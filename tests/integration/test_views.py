@@ -480,9 +480,9 @@ def test_asking_final_ref_ids_again_does_not_change_maturity(
         ledger_row("of 0.1", "final"),
     ]
     filled_with(pipeline, make_settings(), ledger, [])
-    assert rows_of(
-        pipeline, "SELECT share_final_1h, share_final_6h FROM maturity"
-    ) == [(0.5, 1)]
+    assert rows_of(pipeline, "SELECT share_final_1h, share_final_6h FROM maturity") == [
+        (0.5, 1)
+    ]
     assert rows_of(pipeline, "SELECT min(final_at) FROM messages") == [(became,)]
 
 
