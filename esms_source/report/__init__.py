@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.exceptions import ConfigError
 from esms_source.report.figures import read_figures
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
 
 __all__ = ["write_report"]
+
+SCRIPTS: Final = ("texts.js", "sums.js", "page.js", "start.js")
+"""The page's script, in parts: they are one function together."""
 
 
 def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path:
@@ -58,7 +61,7 @@ def make_page(figures: dict[str, Any]) -> str:
         "style": _read("page.css"),
         "figures": _as_script_text(figures),
         "chart": chart,
-        "script": _read("page.js"),
+        "script": "\n".join(map(_read, SCRIPTS)),
     }
     return re.sub(
         r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("template.html")

@@ -39,7 +39,10 @@
 -- error_message: Message in ErrorInfo
 -- load_id: dlt's load package that last wrote the ledger's row
 WITH several AS NOT MATERIALIZED (
-    SELECT ref_id FROM {callbacks} GROUP BY ref_id HAVING count(*) > 1
+    SELECT answers.ref_id
+    FROM {callbacks} AS answers
+    GROUP BY answers.ref_id
+    HAVING count(*) > 1
 ),
 
 -- Few RefIds have several rows: only those are compared, ranked and added up.

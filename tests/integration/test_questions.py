@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "questions.md"
 README: Final = PAGE.parents[1] / "README.md"
-SECTION: Final = re.compile(
-    r"([^\n]+)\n\n(.*?)```sql\n([^`]+)```\n\n(.+)", re.DOTALL
-)
+SECTION: Final = re.compile(r"([^\n]+)\n\n(.*?)```sql\n([^`]+)```\n\n(.+)", re.DOTALL)
 QUESTIONS: Final = [
     match.groups()
     for section in PAGE.read_text("utf-8").split("\n## ")[1:]
