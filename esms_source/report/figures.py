@@ -109,8 +109,7 @@ def _facts_sql(
                 sent_day AS day, oa, zns_temp_id AS template, telco_id AS telco,
                 outcome, total_price, sent_at{more},
                 CASE WHEN outcome IN ('failed', 'partial') THEN error_code END AS code,
-                extract(HOUR FROM sent_at AT TIME ZONE {text_literal(settings.timezone)})
-                    AS hour,
+                CASE WHEN sent_at IS NOT NULL THEN hour END AS hour,
                 CASE WHEN state = 'final' THEN
                     extract(EPOCH FROM final_at) - extract(EPOCH FROM sent_at)
                 END AS seconds_to_final
@@ -136,11 +135,16 @@ def _messages_sql(
         f"CAST({quote(name)} AS VARCHAR) AS carried_{n}"
         for n, name in enumerate(carried)
     ]
+    # As the view writes the day, so that the database reckons local time once.
+    hour = (
+        "extract(HOUR FROM coalesce(ledger.sent_at, ledger.first_polled_at)"
+        f" AT TIME ZONE {text_literal(settings.timezone)})"
+    )
     numbered = {
         "ref_ids": _numbered(client, REF_IDS, columns),
         "callbacks": _numbered(client, CALLBACKS, []),
         LOADS: _relation(client, LOADS),
-        "carried_from_ledger": ", ledger.oa"
+        "carried_from_ledger": f", ledger.oa, {hour} AS hour"
         + "".join(f", ledger.carried_{n}" for n in range(len(carried))),
     }
     return read_view("message_facts").sql.format_map(

@@ -92,7 +92,8 @@ def fold(facts: pa.Table, carried: Sequence[str]) -> dict[str, Any]:
             " FROM read"
         )
         for detail in DETAILS:
-            if _fold_to(connection, detail, names) <= MAX_BYTES:
+            is_last = detail is DETAILS[-1]
+            if _fold_to(connection, detail, names, must_do=is_last):
                 break
         return {
             "unit": detail.unit,
@@ -102,9 +103,13 @@ def fold(facts: pa.Table, carried: Sequence[str]) -> dict[str, Any]:
 
 
 def _fold_to(
-    connection: duckdb.DuckDBPyConnection, detail: Detail, carried: Sequence[str]
-) -> int:
-    """Make the tables of cells; return how many bytes they take."""
+    connection: duckdb.DuckDBPyConnection,
+    detail: Detail,
+    carried: Sequence[str],
+    *,
+    must_do: bool,
+) -> bool:
+    """Make the tables of cells; tell whether they are small enough."""
     outcomes = ", ".join(
         f"coalesce(sum(messages) FILTER (outcome = '{name}'), 0) AS {name}"
         for name in OUTCOMES
@@ -131,7 +136,10 @@ def _fold_to(
         SELECT day, oa, template, telco{more}, {outcomes}, {costs},
             sum(unpriced) AS unpriced
         FROM folded WHERE by_hour = 0 GROUP BY day, oa, template, telco{more};
-
+    """)
+    if not must_do and _bytes_of(connection, carried, "delivery") > MAX_BYTES:
+        return False
+    connection.execute(f"""
         CREATE OR REPLACE TABLE reasons AS
         SELECT day, oa, template, telco, code{more}, sum(messages) AS messages
         FROM folded WHERE by_hour = 0 AND outcome IN ('failed', 'partial')
@@ -149,9 +157,16 @@ def _fold_to(
         FROM folded WHERE by_hour = 1 AND hour IS NOT NULL
         GROUP BY hour, oa, template{more};
     """)
+    return _bytes_of(connection, carried, *CUBES) <= MAX_BYTES
+
+
+def _bytes_of(
+    connection: duckdb.DuckDBPyConnection, carried: Sequence[str], *tables: str
+) -> int:
     sizes = (
-        f"{size + CARRIED_BYTES * len(carried)} * (SELECT count(*) FROM {name})"
-        for name, size in CELL_BYTES.items()
+        f"{CELL_BYTES[name] + CARRIED_BYTES * len(carried)}"
+        f" * (SELECT count(*) FROM {name})"
+        for name in tables
     )
     return int(connection.execute(f"SELECT {' + '.join(sizes)}").fetchall()[0][0])
 
