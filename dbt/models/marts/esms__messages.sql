@@ -57,10 +57,10 @@ SELECT
         ELSE coalesce(codes.who_can_fix, 'unknown')
     END AS error_who_can_fix,
     facts.load_id{{ esms_carried_from_facts() }}
-FROM {{ ref('message_facts') }} AS facts
-LEFT JOIN {{ source('esms', 'send_statuses') }} AS statuses ON statuses.id = facts.send_status
-LEFT JOIN {{ source('esms', 'message_types') }} AS types ON types.id = facts.type_id
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = facts.telco_id
-LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+FROM {{ ref('esms__message_facts') }} AS facts
+LEFT JOIN {{ ref('stg_esms__send_statuses') }} AS statuses ON statuses.id = facts.send_status
+LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = facts.type_id
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = facts.telco_id
+LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
     ON codes.code = facts.error_code
     AND codes.source = CASE WHEN facts.error_code > 0 THEN 'esms' ELSE 'zalo' END

@@ -20,7 +20,7 @@ WITH counted AS (
             AS cost_delivered,
         coalesce(sum(total_price) FILTER (WHERE outcome = 'failed'), 0) AS cost_failed,
         count(*) - count(total_price) AS unpriced
-    FROM {{ ref('message_facts') }}
+    FROM {{ ref('esms__message_facts') }}
     GROUP BY sent_day, oa_id, zns_temp_id, type_id, telco_id
 )
 
@@ -53,5 +53,5 @@ SELECT
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted
-LEFT JOIN {{ source('esms', 'message_types') }} AS types ON types.id = counted.type_id
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = counted.telco_id
+LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = counted.type_id
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id

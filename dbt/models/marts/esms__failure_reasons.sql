@@ -8,7 +8,7 @@ WITH counted AS (
         count(*) AS messages,
         min(sent_at) AS first_sent_at,
         max(sent_at) AS last_sent_at
-    FROM {{ ref('message_facts') }}
+    FROM {{ ref('esms__message_facts') }}
     WHERE outcome IN ('failed', 'partial')
     GROUP BY oa_id, error_code, zns_temp_id, telco_id
 )
@@ -45,7 +45,7 @@ SELECT
     counted.first_sent_at,
     counted.last_sent_at
 FROM counted
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = counted.telco_id
-LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id
+LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
     ON codes.code = counted.error_code
     AND codes.source = CASE WHEN counted.error_code > 0 THEN 'esms' ELSE 'zalo' END

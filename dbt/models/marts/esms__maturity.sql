@@ -16,10 +16,10 @@ WITH aged AS (
                     AS DOUBLE PRECISION
                 ) / 3600
         END AS hours_to_final
-    FROM {{ source('esms', 'ref_ids') }}
+    FROM {{ ref('stg_esms__ref_ids') }}
     WHERE
         sent_at IS NOT NULL
-        AND load_id IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0)
+        AND load_id IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
 )
 
 SELECT

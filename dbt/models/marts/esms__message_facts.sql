@@ -1,6 +1,16 @@
 -- made by tools/generate.py; change esms_source/views/message_facts.sql instead
+{{ config(
+    materialized='incremental',
+    unique_key=['oa_id', 'ref_id'],
+    incremental_strategy='delete+insert',
+    on_schema_change='append_new_columns',
+    post_hook='{{ esms.esms_remove_gone() }}'
+) }}
 WITH several AS NOT MATERIALIZED (
-    SELECT ref_id FROM {{ source('esms', 'callbacks') }} GROUP BY ref_id HAVING count(*) > 1
+    SELECT answers.ref_id
+    FROM {{ esms_changed_callbacks() }} AS answers
+    GROUP BY answers.ref_id
+    HAVING count(*) > 1
 ),
 
 -- Few RefIds have several rows: only those are compared, ranked and added up.
@@ -25,7 +35,7 @@ different AS (
         answers.error_code,
         answers.error_message,
         count(*) AS times
-    FROM {{ source('esms', 'callbacks') }} AS answers
+    FROM {{ esms_changed_callbacks() }} AS answers
     INNER JOIN several ON several.ref_id = answers.ref_id
     GROUP BY
         answers.oa_id,
@@ -92,7 +102,7 @@ ranked AS (
         error_code,
         error_message
     FROM different
-    WHERE load_id IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0)
+    WHERE load_id IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
     WINDOW message AS (PARTITION BY oa_id, ref_id)
 ),
 
@@ -117,11 +127,11 @@ folded AS (
         answers.partner_ids,
         answers.error_code,
         answers.error_message
-    FROM {{ source('esms', 'callbacks') }} AS answers
+    FROM {{ esms_changed_callbacks() }} AS answers
     LEFT JOIN several ON several.ref_id = answers.ref_id
     WHERE
         several.ref_id IS NULL
-        AND answers.load_id IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0)
+        AND answers.load_id IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
     UNION ALL
     SELECT
         oa_id,
@@ -191,6 +201,6 @@ SELECT
     folded.error_code,
     folded.error_message,
     ledger.load_id{{ esms_carried_from_ledger() }}
-FROM {{ source('esms', 'ref_ids') }} AS ledger
+FROM {{ esms_changed_ref_ids() }} AS ledger
 LEFT JOIN folded ON folded.oa_id = ledger.oa_id AND folded.ref_id = ledger.ref_id
-WHERE ledger.load_id IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0)
+WHERE ledger.load_id IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
