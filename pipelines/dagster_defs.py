@@ -171,7 +171,7 @@ def _figures(report: Report) -> dict[str, Any]:
         dg.AssetCheckSpec(
             "failures_are_free",
             asset=_key(CALLBACKS),
-            description="eSMS charges what was delivered: no failed message has a price.",
+            description="eSMS charges what was delivered: no failure has a price.",
         ),
     ],
     pool=POOL,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -13,6 +12,7 @@ from esms_source.tables import ERROR_CODES, TELCOS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from decimal import Decimal
 
     import pyarrow as pa
 
@@ -151,8 +151,9 @@ def _fold_to(
 
         CREATE OR REPLACE TABLE hours AS
         SELECT hour, oa, template{more}, sum(messages) AS messages,
-            coalesce(sum(messages) FILTER (outcome IN ('delivered', 'partial', 'failed')), 0)
-                AS final,
+            coalesce(sum(messages) FILTER (
+                outcome IN ('delivered', 'partial', 'failed')
+            ), 0) AS final,
             coalesce(sum(messages) FILTER (outcome = 'delivered'), 0) AS delivered
         FROM folded WHERE by_hour = 1 AND hour IS NOT NULL
         GROUP BY hour, oa, template{more};

@@ -148,8 +148,9 @@ def two_databases(
 
 def plain(value: object) -> object:
     """Return a value as it is in every database, of numbers seven digits."""
-    is_number = isinstance(value, int | float | Decimal) and not isinstance(value, bool)
-    return f"{float(value):.7g}" if is_number else value
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return f"{float(value):.7g}"
+    return value
 
 
 def test_all_published_queries_run_on_duckdb_and_postgresql(

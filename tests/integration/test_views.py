@@ -385,7 +385,7 @@ FOLDS: dict[str, tuple[list[tuple[str, dict[str, Any]]], tuple[Any, ...]]] = {
 def test_several_callbacks_are_folded_into_one_message(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
-    """Equal rows count once, the price isn't added, and the code is of the worst row."""
+    """Equal rows count once, no price is added, and the code is of the worst row."""
     callbacks = [
         callback(name, delivery, **values)
         for name, (rows, _) in FOLDS.items()
@@ -420,7 +420,7 @@ def test_what_describes_a_message_is_of_one_row(
 def test_a_failure_after_code_0_is_no_success(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
-    """Zalo took it and it was not delivered: a reason of its own, fixed by no one known."""
+    """Zalo took it and it was not delivered: a reason of its own."""
     filled_with(
         pipeline,
         make_settings(),
@@ -505,7 +505,7 @@ def test_rows_of_loads_that_never_completed_are_in_no_view(
                 callback("all lost", "delivered", **lost),
                 callback("all lost", "failed", **lost),
             ],
-            API_REQUESTS: [request_row(1, endpoint="callback", **lost)],
+            API_REQUESTS: [request_row(1, endpoint="callback", load_id="lost")],
         },
     )
     assert refresh_views(pipeline, make_settings())
