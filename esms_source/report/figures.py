@@ -18,6 +18,7 @@ from esms_source.sql import text_literal
 from esms_source.tables import CALLBACKS, LOADS, REF_IDS
 from esms_source.views import (
     carried_columns,
+    has_all_columns,
     read_view,
     refresh_views,
     setting_values,
@@ -61,6 +62,7 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
     with _reporting_errors(pipeline):
         refresh_views(pipeline, settings)
         with pipeline.sql_client() as client:
+            _refuse_earlier_version(client)
             carried = _carried(client)
             facts = _arrow(client, _facts_sql(client, settings, carried))
             backlog = _rows(
@@ -84,6 +86,14 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
         "backlog": backlog,
         "runs": runs,
     }
+
+
+def _refuse_earlier_version(client: SqlClientBase[Any]) -> None:
+    # A dataset without tables has another remedy: what reads them says so.
+    client.execute_sql(f"SELECT 1 FROM {_relation(client, REF_IDS.name)} LIMIT 0")
+    if not has_all_columns(client):
+        fact = "the dataset's tables are those of an earlier version"
+        raise DestinationError(fact, "bring them up to date with esms run")
 
 
 def _facts_sql(

@@ -133,7 +133,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
         if ledger is None:
             return False
         maker = _Maker(client, settings, ledger)
-        if maker.is_done() or not _has_all_columns(client):
+        if maker.is_done() or not has_all_columns(client):
             return False
         try:
             maker.make()
@@ -278,7 +278,7 @@ def _columns(client: SqlClientBase[Any], table: str) -> list[str] | None:
         return None
 
 
-def _has_all_columns(client: SqlClientBase[Any]) -> bool:
+def has_all_columns(client: SqlClientBase[Any]) -> bool:
     """Tell whether the tables are those of this version, not of an earlier one."""
     present = ((table, _columns(client, table.name)) for table in TABLES)
     return all(

@@ -203,6 +203,50 @@ def test_a_ref_id_under_two_oas_is_two_messages(
     assert found["delivery"]["failed"] == [0, 1]
 
 
+def test_carried_columns_are_told_apart_but_nobody_by_them(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+) -> None:
+    """Values of few messages are folded, and hours count in the time zone of days."""
+    load(pipeline, world())
+    with pipeline.sql_client() as client:
+        for column in ("campaign", "telco_id"):
+            client.execute_sql(f"ALTER TABLE ref_ids ADD COLUMN {column} VARCHAR(9)")
+        client.execute_sql(
+            "UPDATE ref_ids SET campaign = CASE WHEN oa_id = 'oa0' THEN 'sale' END,"
+            f" telco_id = CASE WHEN ref_id = '{REF_ID}3' THEN 'Mrs An' ELSE 'all' END"
+        )
+    found = figures.read_figures(pipeline, make_settings())
+    assert found["carried"] == ["campaign", "carried_telco_id"]
+    assert found["values"] == [["", "=sale"], ["=all", "other"]]
+    assert sum(found["hours"]["messages"]) == 11
+    assert set(found["hours"]["hour"]) == {1}
+
+
+def test_a_carried_column_of_many_values_is_left_out(
+    pipeline: dlt.Pipeline,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An id or a name is nothing to filter by."""
+    load(pipeline, world())
+    monkeypatch.setattr(figures, "MAX_VALUES", 2)
+    with pipeline.sql_client() as client:
+        client.execute_sql("ALTER TABLE ref_ids ADD COLUMN buyer VARCHAR(90)")
+        client.execute_sql("UPDATE ref_ids SET buyer = ref_id")
+    assert figures.read_figures(pipeline, make_settings())["carried"] == []
+
+
+def test_a_dataset_of_an_earlier_version_is_refused_with_the_remedy(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+) -> None:
+    """Its tables get their new columns by the next run."""
+    load(pipeline, world())
+    with pipeline.sql_client() as client:
+        client.execute_sql("ALTER TABLE ref_ids DROP COLUMN final_at")
+    with pytest.raises(DestinationError, match=r"earlier version.*esms run"):
+        figures.read_figures(pipeline, make_settings())
+
+
 def test_the_page_holds_nobody_and_no_secret(
     pipeline: dlt.Pipeline,
     make_settings: Callable[..., Settings],
