@@ -15,7 +15,7 @@ from pydantic import Field
 
 from esms_source import Report, sync
 from esms_source.exceptions import ConfigError, CredentialsError, RefIdTableError
-from esms_source.tables import CALLBACKS, REF_IDS, TABLES, Table
+from esms_source.tables import CALLBACKS, LOADS, REF_IDS, TABLES, Table
 
 DESTINATION: Final = "duckdb"
 DATASET: Final = "zalo"
@@ -58,6 +58,11 @@ CODES: Final = """
     ) AS known ON known.code = rows.error_code
     WHERE rows.error_code IS NOT NULL
     AND rows.polled_at >= CAST('{since}' AS TIMESTAMP WITH TIME ZONE)
+"""
+CHARGED_FAILURES: Final = """
+    SELECT count(*), coalesce(sum(total_price), 0) FROM {callbacks}
+    WHERE delivery = 'failed' AND total_price > 0
+    AND load_id IN (SELECT load_id FROM {_dlt_loads} WHERE status = 0)
 """
 
 
@@ -163,6 +168,11 @@ def _figures(report: Report) -> dict[str, Any]:
             description=f"At most {MAX_UNKNOWN_SHARE:.0%} of the last day's error codes"
             " are unknown.",
         ),
+        dg.AssetCheckSpec(
+            "failures_are_free",
+            asset=_key(CALLBACKS),
+            description="eSMS charges what was delivered: no failure has a price.",
+        ),
     ],
     pool=POOL,
 )
@@ -181,6 +191,13 @@ def esms_checks() -> Iterator[dg.AssetCheckResult]:
     share = unknown / codes if codes else 0.0
     yield _result(
         CALLBACKS, "codes_known", passed=share <= MAX_UNKNOWN_SHARE, share=share
+    )
+    charged, price = _numbers(CHARGED_FAILURES)
+    yield _result(
+        *(CALLBACKS, "failures_are_free"),
+        passed=not charged,
+        messages=charged,
+        vnd=float(price),
     )
 
 
@@ -201,7 +218,8 @@ def _numbers(
 ) -> tuple[int, ...]:
     """Return the one row of a query, whose placeholders are names of tables."""
     with _pipeline().sql_client() as client:
-        names = {t.name: client.make_qualified_table_name(t.name) for t in TABLES}
+        tables = (*(t.name for t in TABLES), LOADS)
+        names = {name: client.make_qualified_table_name(name) for name in tables}
         rows = client.execute_sql(
             sql.format(**names, table=names[table.name], since=since)
         )

@@ -28,6 +28,7 @@ MODEL_KEYS: Final = {
     "backlog": ("oa_id",),
     "run_history": ("load_id",),
 }
+EXPOSED: Final = ("delivery_daily", "failure_reasons", "maturity", "backlog")
 MAY_BE_NULL: Final = ("zns_temp_id", "type_id", "telco_id", "error_code")
 OUTCOMES: Final = (
     "delivered",
@@ -40,12 +41,31 @@ OUTCOMES: Final = (
 )
 
 
+SOURCES: Final = (*(table.name for table in TABLES), LOADS)
+HEADERS: Final = {
+    "message_facts": """{{ config(
+    materialized='incremental',
+    unique_key=['oa_id', 'ref_id'],
+    incremental_strategy='delete+insert',
+    on_schema_change='append_new_columns',
+    post_hook='{{ esms.esms_remove_gone() }}'
+) }}
+"""
+}
+"""What stands on top of a model that isn't a view."""
+
+INCREMENTAL: Final = {
+    "ref_ids": "{{ esms_changed_ref_ids() }}",
+    "callbacks": "{{ esms_changed_callbacks() }}",
+}
+"""What message_facts reads in place of whole tables."""
+
+
 def dbt_files() -> dict[str, tuple[str, str]]:
     """Return the files of the dbt package that are made, by path: source and text."""
-    sources = [*(table.name for table in TABLES), LOADS]
     values = {
-        **{name: f"{{{{ source('esms', '{name}') }}}}" for name in sources},
-        **{name: f"{{{{ ref('{name}') }}}}" for name in NAMES},
+        **{name: f"{{{{ ref('{_staging(name)}') }}}}" for name in SOURCES},
+        **{name: f"{{{{ ref('{_mart(name)}') }}}}" for name in NAMES},
         "timezone": "'{{ var('esms_timezone') }}'",
         "batch_size": "{{ var('esms_batch_size') }}",
         "requests_per_second": "{{ var('esms_requests_per_second') }}",
@@ -53,23 +73,44 @@ def dbt_files() -> dict[str, tuple[str, str]]:
         "carried_from_ledger": "{{ esms_carried_from_ledger() }}",
         "carried_from_facts": "{{ esms_carried_from_facts() }}",
     }
-    models = {
-        f"models/{name}.sql": (
+    staging = {
+        f"models/staging/{_staging(name)}.sql": (
+            "tables.py",
+            f"SELECT * FROM {{{{ source('esms', '{name}') }}}}\n",
+        )
+        for name in SOURCES
+    }
+    marts = {
+        f"models/marts/{_mart(name)}.sql": (
             f"views/{name}.sql",
-            f"{read_view(name).sql.format_map(values)}\n",
+            HEADERS.get(name, "")
+            + read_view(name).sql.format_map(
+                values | (INCREMENTAL if name in HEADERS else {})
+            )
+            + "\n",
         )
         for name in NAMES
     }
     properties = yaml.safe_dump(
         _properties(), sort_keys=False, allow_unicode=True, width=88
     )
-    return models | {
+    return {
+        **staging,
+        **marts,
         "models/esms.yml": ("tables.py or views/*.sql", properties),
         "macros/known_columns.sql": (
             "tables.py or views/messages.sql",
             _known_columns(),
         ),
     }
+
+
+def _staging(table: str) -> str:
+    return f"stg_esms__{table.removeprefix('_dlt_')}"
+
+
+def _mart(view: str) -> str:
+    return f"esms__{view}"
 
 
 def _properties() -> dict[str, Any]:
@@ -79,11 +120,22 @@ def _properties() -> dict[str, Any]:
             {
                 "name": "esms",
                 "description": "What the pipeline loads.",
+                "database": "{{ var('esms_database', target.database) }}",
                 "schema": "{{ var('esms_dataset') }}",
                 "tables": [*map(_source, TABLES), _loads()],
             }
         ],
-        "models": [_model(name) for name in NAMES],
+        "models": [*map(_staging_model, SOURCES), *map(_model, NAMES)],
+        "exposures": [
+            {
+                "name": "esms_report",
+                "label": "Zalo delivery figures",
+                "type": "dashboard",
+                "description": "The page of esms report, or a dashboard like it.",
+                "depends_on": [f"ref('{_mart(name)}')" for name in EXPOSED],
+                "owner": {"name": "Whoever runs esms_source"},
+            }
+        ],
     }
 
 
@@ -97,7 +149,11 @@ def _source(table: Table) -> dict[str, Any]:
         )
         for column in table.columns
     ]
-    source: dict[str, Any] = {"name": table.name, "description": table.description}
+    source: dict[str, Any] = {
+        "name": table.name,
+        "identifier": _identifier(table.name),
+        "description": table.description,
+    }
     if table is REF_IDS:
         source["config"] = _freshness("last_polled_at")
     source["data_tests"] = [_unique(table.key)]
@@ -107,9 +163,19 @@ def _source(table: Table) -> dict[str, Any]:
 def _loads() -> dict[str, Any]:
     return {
         "name": LOADS,
+        "identifier": _identifier(LOADS),
         "description": "dlt's loads that are complete.",
         "config": _freshness("inserted_at"),
     }
+
+
+def _identifier(table: str) -> str:
+    return f"{{{{ var('esms_{table.removeprefix('_dlt_')}_identifier', '{table}') }}}}"
+
+
+def _staging_model(table: str) -> dict[str, Any]:
+    description = f"The source {table} as it is, with the carried columns."
+    return {"name": _staging(table), "description": description}
 
 
 def _freshness(column: str) -> dict[str, Any]:
@@ -134,7 +200,7 @@ def _model(name: str) -> dict[str, Any]:
         )
         for column, meaning in view.columns.items()
     ]
-    model: dict[str, Any] = {"name": name, "description": view.description}
+    model: dict[str, Any] = {"name": _mart(name), "description": view.description}
     return model | {"data_tests": [_unique(key)], "columns": columns}
 
 

@@ -37,6 +37,7 @@ def _first_line(name: str, source: str) -> str:
 def main() -> None:
     """Write all files."""
     for path, text in made_files().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, "utf-8")
 
 

@@ -27,6 +27,8 @@ __all__ = ["write_report"]
 
 TITLE: Final = b"<title>eSMS delivery</title>"
 """By this a page is known as one of ours."""
+SCRIPTS: Final = ("texts.js", "sums.js", "page.js", "start.js")
+"""The page's script, in parts: they are one function together."""
 
 
 def write_report(pipeline: dlt.Pipeline, settings: Settings, path: Path) -> Path:
@@ -85,7 +87,7 @@ def make_page(figures: dict[str, Any]) -> str:
         "style": _read("page.css"),
         "figures": _as_script_text(figures),
         "chart": chart,
-        "script": _read("page.js"),
+        "script": "\n".join(map(_read, SCRIPTS)),
     }
     return re.sub(
         r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read("template.html")

@@ -1,70 +1,10 @@
-"use strict";
-(() => {
-const D = JSON.parse(document.getElementById("figures").textContent);
-const $ = (id) => document.getElementById(id);
-
-const TEXTS = {
-  en: {
-    title: "Zalo message delivery", theme: "Light / dark", language: "Tiếng Việt",
-    oa: "OA", template: "Template", from: "From", to: "To", reset: "Show all", all: "All",
-    empty: "There are no messages in this dataset yet. Load some with: esms run",
-    overTime: "Delivery over time", funnel: "From sent to delivered", cost: "Cost",
-    reasons: "Why messages failed", byTelco: "By telco", byTemplate: "By template",
-    maturity: "How soon results are final", backlog: "Still to be asked", runs: "The last runs",
-    maturityNote: "Share of messages with a final result so long after sending, as polling saw it; shown for days that are over for that long.",
-    backlogNote: "As of when the page was made. The OA filter applies, template and dates don't.",
-    runsNote: "Times are in the page's time zone. A run asks for all OAs and templates, so no filter applies.",
-    footer: "Counts are RefIds, each once. A day is the day of sending. Charts: Chart.js, MIT licence.",
-    sent: "Sent", final: "Final", delivered: "Delivered", partial: "Partly delivered", failed: "Failed",
-    pending: "Pending", missing: "No result yet", unanswered: "Request failed", expired: "Given up",
-    rateFinal: "Delivered of final", rateSent: "Delivered of sent", costTotal: "Cost (VND)",
-    costEach: "Cost per delivered (VND)", code: "Code", meaning: "Meaning", category: "About",
-    fix: "Who can fix it", retry: "Sending again can help", messages: "Messages", share: "Share",
-    telco: "Telco", top: "Most frequent reason", unknown: "unknown", noCode: "no code", other: "other templates",
-    due: "Due now", waiting: "Waiting", oldest: "Oldest due since", next: "Next due", requests: "Requests",
-    hours: "API hours", started: "Started", seconds: "Seconds", attempts: "Attempts", retries: "Retries",
-    rate: "Requests per second", used: "Rate used", asked: "Asked", answered: "Answered", rejected: "Rejected rows",
-    unknownCodes: "Unknown codes", yes: "yes", no: "no", after: "after {} h", none: "Nothing here.",
-    made: "Dataset {}, made {}, days in {}", day: "One bar is a day.", week: "One bar is a week; dates select whole weeks.",
-    month: "One bar is a month; dates select whole months.", year: "One bar is a year; dates select whole years.",
-  },
-  vi: {
-    title: "Kết quả gửi tin Zalo", theme: "Sáng / tối", language: "English",
-    oa: "OA", template: "Mẫu tin", from: "Từ ngày", to: "Đến ngày", reset: "Xem tất cả", all: "Tất cả",
-    empty: "Chưa có tin nào trong bộ dữ liệu này. Hãy nạp bằng lệnh: esms run",
-    overTime: "Kết quả gửi theo thời gian", funnel: "Từ gửi đi đến tới nơi", cost: "Chi phí",
-    reasons: "Vì sao tin thất bại", byTelco: "Theo nhà mạng", byTemplate: "Theo mẫu tin",
-    maturity: "Bao lâu thì có kết quả cuối", backlog: "Còn phải hỏi", runs: "Các lần chạy gần nhất",
-    maturityNote: "Tỷ lệ tin đã có kết quả cuối sau chừng ấy giờ kể từ lúc gửi, theo các lần hỏi; chỉ hiện với ngày đã qua chừng ấy giờ.",
-    backlogNote: "Tính tại lúc tạo trang. Bộ lọc OA có tác dụng, mẫu tin và ngày thì không.",
-    runsNote: "Giờ theo múi giờ của trang. Một lần chạy hỏi cho mọi OA và mẫu tin nên bộ lọc không tác dụng.",
-    footer: "Số đếm là RefId, mỗi RefId một lần. Ngày là ngày gửi. Biểu đồ: Chart.js, giấy phép MIT.",
-    sent: "Đã gửi", final: "Có kết quả cuối", delivered: "Tới nơi", partial: "Tới một phần", failed: "Thất bại",
-    pending: "Đang chờ", missing: "Chưa có kết quả", unanswered: "Yêu cầu lỗi", expired: "Đã bỏ qua",
-    rateFinal: "Tới nơi / kết quả cuối", rateSent: "Tới nơi / đã gửi", costTotal: "Chi phí (VND)",
-    costEach: "Chi phí mỗi tin tới nơi (VND)", code: "Mã", meaning: "Ý nghĩa", category: "Liên quan đến",
-    fix: "Ai khắc phục được", retry: "Gửi lại có ích", messages: "Số tin", share: "Tỷ lệ",
-    telco: "Nhà mạng", top: "Lý do nhiều nhất", unknown: "không rõ", noCode: "không có mã", other: "các mẫu khác",
-    due: "Cần hỏi ngay", waiting: "Đang đợi", oldest: "Cũ nhất từ", next: "Lượt kế tiếp", requests: "Yêu cầu",
-    hours: "Số giờ API", started: "Bắt đầu", seconds: "Giây", attempts: "Lần thử", retries: "Thử lại",
-    rate: "Yêu cầu mỗi giây", used: "Tốc độ đã dùng", asked: "Đã hỏi", answered: "Có trả lời", rejected: "Dòng bị loại",
-    unknownCodes: "Mã lạ", yes: "có", no: "không", after: "sau {} giờ", none: "Không có gì.",
-    made: "Bộ dữ liệu {}, tạo lúc {}, ngày theo {}", day: "Mỗi cột là một ngày.", week: "Mỗi cột là một tuần; ngày chọn trọn tuần.",
-    month: "Mỗi cột là một tháng; ngày chọn trọn tháng.", year: "Mỗi cột là một năm; ngày chọn trọn năm.",
-  },
-};
-// Values of the columns category and who_can_fix of error_codes.
-const WORDS_VI = {
-  recipient: "người nhận", content: "nội dung", quota: "hạn mức", permission: "quyền", system: "hệ thống",
-  credentials: "khóa truy cập", success: "thành công", balance: "số dư", template: "mẫu tin", request: "yêu cầu gửi",
-  schedule: "giờ gửi", nobody: "không ai", developer: "lập trình viên", sender: "bên gửi", oa_admin: "quản trị viên OA",
-  zalo: "Zalo", esms: "eSMS",
-};
+/* Draws charts and tables of the sums. */
 const COLOURS = {
   delivered: "#2e9e5b", partial: "#9ac23c", failed: "#d9483b", pending: "#e8a33d",
   missing: "#8d99a8", unanswered: "#8a63c9", expired: "#566070",
 };
-const SERIES = ["#0b72d6", "#e8a33d", "#2e9e5b", "#8a63c9", "#d9483b", "#1aa3a3", "#8d99a8", "#c2569b"];
+// Of telcos and lines: none of them is one of an outcome.
+const SERIES = ["#0b72d6", "#1aa3a3", "#c2569b", "#7a5c3e", "#5a6fd8", "#3f7f93", "#a8479e", "#6b7280", "#b08d57"];
 
 let language = (navigator.language || "en").startsWith("vi") ? "vi" : "en";
 let dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -76,11 +16,17 @@ const locale = () => (language === "vi" ? "vi-VN" : "en-GB");
 const count = (n) => Math.round(n).toLocaleString(locale());
 const decimal = (n) => (n === null ? "–" : n.toLocaleString(locale(), { maximumFractionDigits: 1 }));
 const percent = (n) => (n === null ? "–" : n.toLocaleString(locale(), { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 }));
-const moment = (text) => (text ? new Date(text).toLocaleString(locale(), { timeZone: D.timezone, dateStyle: "short", timeStyle: "short" }) : "–");
-const ratio = (part, whole) => (whole ? part / whole : null);
+const dateText = (day) => (language === "vi" ? day.split("-").reverse().join("/") : day);
+const MOMENT = { day: "2-digit", month: "2-digit", year: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const moment = (text) => {
+  if (!text) return "–";
+  const parts = new Intl.DateTimeFormat("en-GB", { ...MOMENT, timeZone: D.timezone }).formatToParts(new Date(text));
+  const { day, month, year, hour, minute } = Object.fromEntries(parts.map((part) => [part.type, part.value]));
+  return `${dateText(`${year}-${month}-${day}`)} ${hour}:${minute}`;
+};
 const word = (text) => (!text || text === "unknown" ? t("unknown") : language === "vi" ? WORDS_VI[text] || text : text.replaceAll("_", " "));
 
-const templateName = (key) => (key === "" ? t("unknown") : key === "other" ? t("other") : key.slice(1));
+const valueName = (key) => (key === "" ? t("unknown") : key === "other" ? t("other") : key.slice(1));
 const telcoName = (telco) => telco[`name_${language}`] || t("unknown") + (telco.id === null ? "" : ` (${telco.id})`);
 const codeName = (code) => (code.code === null ? t("noCode") : code[`meaning_${language}`] || t("unknown"));
 const codeLabel = (code) => (code.code === null ? "–" : String(code.code));
@@ -92,79 +38,7 @@ function element(name, text, className) {
   return made;
 }
 
-function endOf(day) {
-  const date = new Date(`${day}T00:00:00Z`);
-  if (D.unit === "week") date.setUTCDate(date.getUTCDate() + 6);
-  if (D.unit === "month") date.setUTCMonth(date.getUTCMonth() + 1, 0);
-  if (D.unit === "year") date.setUTCMonth(12, 0);
-  return date.toISOString().slice(0, 10);
-}
-
-/* Whether a day is over for so many hours, so that its share won't change by waiting. */
-const isMature = (day, age) => Date.parse(`${endOf(day)}T00:00:00Z`) + (24 + age) * 3_600_000 <= Date.parse(`${D.local_time}Z`);
-
-/* Which of a cube's rows the filters let through, as a test by row number. */
-function chosen() {
-  const oa = $("oa").value, template = $("template").value, from = $("from").value, to = $("to").value;
-  const days = D.days.map((day) => (!from || endOf(day) >= from) && (!to || day <= to));
-  const isChosen = (cube) => (i) => days[cube.day[i]] && (oa === "" || cube.oa[i] === +oa) && (template === "" || cube.template[i] === +template);
-  return { days, isChosen };
-}
-
-const zeros = () => ({ sent: 0, cost: 0, ...Object.fromEntries(D.outcomes.map((name) => [name, 0])) });
-
-function addUp(isChosen) {
-  const sums = { all: zeros(), day: D.days.map(zeros), template: D.templates.map(zeros), telco: D.telcos.map(zeros) };
-  const cube = D.delivery, test = isChosen(cube);
-  for (let i = 0; i < cube.day.length; i++) {
-    if (!test(i)) continue;
-    const targets = [sums.all, sums.day[cube.day[i]], sums.template[cube.template[i]], sums.telco[cube.telco[i]]];
-    for (const name of [...D.outcomes, "cost"]) {
-      const value = cube[name][i];
-      if (!value) continue;
-      for (const target of targets) {
-        target[name] += value;
-        if (name !== "cost") target.sent += value;
-      }
-    }
-  }
-  for (const sum of [sums.all, ...sums.day, ...sums.template, ...sums.telco]) {
-    sum.final = sum.delivered + sum.partial + sum.failed;
-    sum.rateFinal = ratio(sum.delivered, sum.final);
-    sum.rateSent = ratio(sum.delivered, sum.sent);
-    sum.costEach = ratio(sum.cost, sum.delivered);
-  }
-  return sums;
-}
-
-const grid = (rows, columns) => Array.from({ length: rows }, () => new Array(columns).fill(0));
-
-function addUpReasons(isChosen) {
-  const cube = D.reasons, test = isChosen(cube), codes = D.codes.length;
-  const sums = { all: 0, code: new Array(codes).fill(0), telco: grid(D.telcos.length, codes), template: grid(D.templates.length, codes) };
-  for (let i = 0; i < cube.day.length; i++) {
-    if (!test(i)) continue;
-    const code = cube.code[i], messages = cube.messages[i];
-    sums.all += messages;
-    sums.code[code] += messages;
-    sums.telco[cube.telco[i]][code] += messages;
-    sums.template[cube.template[i]][code] += messages;
-  }
-  return sums;
-}
-
-function addUpMaturity(isChosen) {
-  const cube = D.maturity, test = isChosen(cube);
-  const days = D.days.map((day) => D.ages.map((age) => [0, 0, isMature(day, age)]));
-  for (let i = 0; i < cube.day.length; i++) {
-    if (!test(i)) continue;
-    D.ages.forEach((age, n) => {
-      days[cube.day[i]][n][0] += cube[`final_${age}`][i];
-      days[cube.day[i]][n][1] += cube.timed[i];
-    });
-  }
-  return days;
-}
+const titleOf = (id) => $(id).closest("section").querySelector("h2").textContent;
 
 function draw(id, type, labels, datasets, { axes = {}, options = {} } = {}) {
   const style = getComputedStyle(document.documentElement);
@@ -177,6 +51,7 @@ function draw(id, type, labels, datasets, { axes = {}, options = {} } = {}) {
     scales[name] = { ...rest, grid: drawn, border: { color: line }, ticks };
   }
   charts[id]?.destroy();
+  $(id).ariaLabel = titleOf(id);
   charts[id] = new Chart($(id), {
     type, data: { labels, datasets },
     options: {
@@ -191,10 +66,37 @@ function draw(id, type, labels, datasets, { axes = {}, options = {} } = {}) {
   });
 }
 
+/* A text that a spreadsheet won't take for a formula; numbers stay as they are. */
+function csvCell(value) {
+  if (value === null || value === undefined) return "";
+  const text = String(value);
+  const safe = typeof value === "string" && /^[=+@\t\r-]/.test(text) && !/^-?\d+$/.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+}
+
+function csvOf(columns, rows) {
+  const lines = [columns.map(([title]) => title), ...rows.map((row) => columns.map(([, value]) => value(row)))];
+  return `\ufeff${lines.map((line) => line.map(csvCell).join(",")).join("\r\n")}\r\n`;
+}
+
+function csvButton(id, columns, rows) {
+  const button = element("button", t("csv"), "csv");
+  button.type = "button";
+  button.ariaLabel = `${t("csv")}: ${titleOf(id)}`;
+  button.onclick = () => {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([csvOf(columns, rows)], { type: "text/csv;charset=utf-8" }));
+    link.download = `esms-${id.replace("table-", "")}.csv`;
+    link.click();
+    URL.revokeObjectURL(link.href);
+  };
+  return button;
+}
+
 /* A table whose columns are [title, value of a row, how to show it]; sorts by click. */
-function table(id, columns, rows, byColumn) {
+function table(id, columns, rows, byColumn, down = true) {
   const place = $(id);
-  const order = (sorting[id] ??= { column: byColumn, down: true });
+  const order = (sorting[id] ??= { column: byColumn, down });
   const value = columns[order.column][1];
   const sorted = [...rows].sort((one, other) => {
     const a = value(one), b = value(other);
@@ -203,8 +105,9 @@ function table(id, columns, rows, byColumn) {
     return order.down ? -difference : difference;
   });
   const made = element("table"), head = made.createTHead().insertRow(), body = made.createTBody();
+  made.createCaption().textContent = titleOf(id);
   columns.forEach(([title, , show], n) => {
-    const cell = element("th", undefined, show ? "number" : "");
+    const cell = element("th", undefined, show && show !== dateText ? "number" : "");
     cell.scope = "col";
     cell.ariaSort = n === order.column ? (order.down ? "descending" : "ascending") : "none";
     const button = cell.appendChild(element("button", title));
@@ -218,24 +121,43 @@ function table(id, columns, rows, byColumn) {
   });
   for (const row of sorted) {
     const line = body.insertRow();
-    for (const [, of, show] of columns) {
-      const content = of(row);
-      line.append(element("td", show ? show(content) : content ?? "–", show ? "number" : String(content).length < 24 ? "short" : "long"));
-    }
+    columns.forEach(([, of, show], n) => {
+      const content = of(row), isDate = show === dateText;
+      const text = show ? show(content) : content ?? "–";
+      const cell = element(n ? "td" : "th", text, show && !isDate ? "number" : String(text).length < 24 ? "short" : "long");
+      if (!n) cell.scope = "row";
+      line.append(cell);
+    });
   }
-  place.replaceChildren(rows.length ? made : element("p", t("none"), "note"));
+  place.tabIndex = 0;
+  place.role = "region";
+  place.ariaLabel = titleOf(id);
+  place.replaceChildren(...(rows.length ? [made] : [element("p", t("none"), "note")]));
+  const old = place.parentElement.querySelector(`[data-of="${id}"]`);
+  old?.remove();
+  if (!rows.length) return;
+  const bar = element("div", undefined, "bar");
+  bar.dataset.of = id;
+  bar.append(csvButton(id, columns, sorted));
+  place.after(bar);
 }
 
-function showHeadline(all) {
+function showHeadline(all, reasons, before) {
+  const noZalo = ratio(reasons.withoutZalo, all.final);
   const tiles = [
-    ["sent", count(all.sent)], ["delivered", count(all.delivered)], ["failed", count(all.failed)],
-    ["rateFinal", percent(all.rateFinal)], ["rateSent", percent(all.rateSent)],
-    ["costTotal", count(all.cost)], ["costEach", decimal(all.costEach)],
+    ["sent", all.sent, count], ["delivered", all.delivered, count], ["failed", all.failed, count],
+    ["withoutZalo", noZalo, percent], ["rateFinal", all.rateFinal, percent], ["rateSent", all.rateSent, percent],
+    ["costTotal", all.cost, count], ["costEach", all.costEach, decimal],
   ];
-  $("headline").replaceChildren(...tiles.map(([name, text]) => {
+  const earlier = before && {
+    ...before.sums.all, costTotal: before.sums.all.cost, withoutZalo: ratio(before.reasons.withoutZalo, before.sums.all.final),
+  };
+  $("headline").replaceChildren(...tiles.map(([name, value, show]) => {
     const tile = element("div", undefined, "tile");
     tile.dataset.figure = name;
-    tile.append(element("b", text), element("span", t(name)));
+    tile.append(element("b", show(value)), element("span", t(name)));
+    if (name === "withoutZalo") tile.lastChild.title = t("withoutZaloNote", D.without_zalo.join(", "));
+    if (earlier) tile.append(element("small", t("before", show(earlier[name]))));
     return tile;
   }));
 }
@@ -249,23 +171,38 @@ function showTime(labels, days) {
     borderColor: SERIES[0], backgroundColor: SERIES[0], borderWidth: 2, pointRadius: days.length > 40 ? 0 : 2, order: 0,
   };
   const axes = { x: { stacked: true }, y: { stacked: true, format: count }, rate: { position: "right", min: 0, max: 1, format: percent } };
-  draw("chart-time", "bar", labels, [...bars, rate], { axes });
+  draw("chart-time", "bar", labels.map(dateText), [...bars, rate], { axes });
+  table("table-time", [
+    [t("date"), (row) => row.day, dateText], [t("sent"), (row) => row.sent, count],
+    ...D.outcomes.map((name) => [t(name), (row) => row[name], count]),
+    [t("rateFinal"), (row) => row.rateFinal, percent], [t("rateSent"), (row) => row.rateSent, percent],
+  ], days.map((day, n) => ({ ...day, day: labels[n] })), 0, false);
 }
 
 function showFunnel(all) {
   const steps = ["sent", "final", "delivered"];
   const of = (item) => `${count(item.raw)} (${percent(ratio(item.raw, all.sent))})`;
   draw("chart-funnel", "bar", steps.map((name) => t(name)), [
-    { label: t("messages"), data: steps.map((name) => all[name]), backgroundColor: [SERIES[0], SERIES[5], COLOURS.delivered] },
+    { label: t("messages"), data: steps.map((name) => all[name]), backgroundColor: [SERIES[0], SERIES[1], COLOURS.delivered] },
   ], { axes: { x: { format: count }, y: {} }, options: { indexAxis: "y", legend: { display: false }, tooltip: { label: of } } });
+  table("table-funnel", [
+    [t("step"), (name) => t(name)], [t("messages"), (name) => all[name], count],
+    [t("share"), (name) => ratio(all[name], all.sent), percent],
+  ], all.sent ? steps : [], 1);
 }
 
-function showCost(labels, days) {
-  draw("chart-cost", "bar", labels, [
-    { label: t("costTotal"), data: days.map((day) => day.cost), backgroundColor: SERIES[5], order: 1 },
+function showCost(labels, days, all) {
+  draw("chart-cost", "bar", labels.map(dateText), [
+    { label: t("costTotal"), data: days.map((day) => day.cost), backgroundColor: SERIES[1], order: 1 },
     { type: "line", label: t("costEach"), data: days.map((day) => day.costEach), yAxisID: "rate", format: decimal,
-      borderColor: SERIES[1], backgroundColor: SERIES[1], borderWidth: 2, pointRadius: days.length > 40 ? 0 : 2, order: 0 },
+      borderColor: SERIES[2], backgroundColor: SERIES[2], borderWidth: 2, pointRadius: days.length > 40 ? 0 : 2, order: 0 },
   ], { axes: { x: {}, y: { format: count }, rate: { position: "right", min: 0, format: decimal } } });
+  $("cost-note").textContent = t("costNote", `${count(all.cost_failed)} VND`, count(all.unpriced));
+  table("table-cost", [
+    [t("date"), (row) => row.day, dateText], [t("costTotal"), (row) => row.cost, count],
+    [t("costFailed"), (row) => row.cost_failed, count], [t("unpriced"), (row) => row.unpriced, count],
+    [t("costEach"), (row) => row.costEach, decimal],
+  ], days.map((day, n) => ({ ...day, day: labels[n] })), 0, false);
 }
 
 function showReasons(sums) {
@@ -297,15 +234,31 @@ function showGroups(id, title, name, values, sums, reasons) {
   table(id, [
     [title, (row) => row.name], ...["sent", "final", "delivered", "failed"].map((key) => [t(key), (row) => row[key], count]),
     [t("rateFinal"), (row) => row.rateFinal, percent], [t("rateSent"), (row) => row.rateSent, percent],
-    [t("costTotal"), (row) => row.cost, count], [t("costEach"), (row) => row.costEach, decimal], [t("top"), top],
+    [t("costTotal"), (row) => row.cost, count], [t("costFailed"), (row) => row.cost_failed, count],
+    [t("costEach"), (row) => row.costEach, decimal], [t("top"), top],
   ], rows, 1);
 }
 
 function showMaturity(labels, days) {
-  draw("chart-maturity", "line", labels, D.ages.map((age, n) => ({
-    label: t("after", age), data: days.map((day) => (day[n][2] ? ratio(day[n][0], day[n][1]) : null)), format: percent, borderColor: SERIES[n],
+  draw("chart-maturity", "line", labels.map(dateText), D.ages.map((age, n) => ({
+    label: t("after", age), data: days.map((day) => day[n]), format: percent, borderColor: SERIES[n],
     backgroundColor: SERIES[n], borderWidth: 2, pointRadius: days.length > 40 ? 0 : 2,
   })), { axes: { x: {}, y: { min: 0, max: 1, format: percent } } });
+  table("table-maturity", [
+    [t("date"), (row) => row.day, dateText], ...D.ages.map((age, n) => [t("after", age), (row) => row.ages[n], percent]),
+  ], days.map((ages, n) => ({ ages, day: labels[n] })), 0, false);
+}
+
+function showHours(hours) {
+  draw("chart-hours", "bar", hours.map((row) => String(row.hour)), [
+    { label: t("sent"), data: hours.map((row) => row.sent), backgroundColor: SERIES[4], order: 1 },
+    { type: "line", label: t("rateFinal"), data: hours.map((row) => row.rateFinal), yAxisID: "rate", format: percent,
+      borderColor: SERIES[2], backgroundColor: SERIES[2], borderWidth: 2, pointRadius: 2, order: 0 },
+  ], { axes: { x: {}, y: { format: count }, rate: { position: "right", min: 0, max: 1, format: percent } } });
+  table("table-hours", [
+    [t("hour"), (row) => row.hour, String], ...["sent", "final", "delivered"].map((key) => [t(key), (row) => row[key], count]),
+    [t("rateFinal"), (row) => row.rateFinal, percent],
+  ], hours.filter((row) => row.sent), 0, false);
 }
 
 function showBacklog() {
@@ -313,7 +266,7 @@ function showBacklog() {
   table("table-backlog", [
     [t("oa"), (row) => row.oa_id], [t("due"), (row) => row.due, count], [t("waiting"), (row) => row.waiting, count],
     [t("oldest"), (row) => row.oldest_due_at, moment], [t("next"), (row) => row.next_due_at, moment],
-    [t("requests"), (row) => row.requests, count], [t("hours"), (row) => row.api_hours, decimal],
+    [t("requests"), (row) => row.requests, count], [t("hoursOfApi"), (row) => row.api_hours, decimal],
   ], D.backlog.filter((row) => oa === null || row.oa_id === oa), 1);
 }
 
@@ -327,51 +280,33 @@ function showRuns() {
   ], D.runs, 0);
 }
 
+/* What the filters choose, in words: a printed page has no filters. */
+function chosenText(before) {
+  const parts = FILTERS.filter((key) => $(key).value !== "").map((key) => `${$(key).labels[0].firstChild.textContent} ${$(key).selectedOptions[0].textContent}`);
+  for (const id of ["from", "to"]) if ($(id).value) parts.push(`${t(id)} ${dateText($(id).value)}`);
+  if (before) parts.push(t("change", "", before.length).trim());
+  return t("shown", parts.join(" · ") || t("allShown"));
+}
+
 function showFigures() {
-  const { days, isChosen } = chosen();
+  const { days, isChosen } = choose($("from").value, $("to").value);
   const only = (values) => values.filter((_, n) => days[n]);
   const labels = only(D.days), sums = addUp(isChosen), reasons = addUpReasons(isChosen);
-  showHeadline(sums.all);
+  const before = periodBefore();
+  if (before) Object.assign(before, { sums: addUp(before.isChosen), reasons: addUpReasons(before.isChosen) });
+  $("chosen").textContent = chosenText(before);
+  showHeadline(sums.all, reasons, before);
   showTime(labels, only(sums.day));
   showFunnel(sums.all);
-  showCost(labels, only(sums.day));
+  showCost(labels, only(sums.day), sums.all);
   showReasons(reasons);
+  D.carried.forEach((name, n) => {
+    const key = carriedKeys[n];
+    showGroups(`table-${key}`, name, valueName, D.values[n], sums[key], reasons[key]);
+  });
   showGroups("table-telcos", t("telco"), telcoName, D.telcos, sums.telco, reasons.telco);
-  showGroups("table-templates", t("template"), templateName, D.templates, sums.template, reasons.template);
+  showGroups("table-templates", t("template"), valueName, D.templates, sums.template, reasons.template);
+  showHours(addUpHours(isChosen));
   showMaturity(labels, only(addUpMaturity(isChosen)));
   showBacklog();
 }
-
-function fill(id, names) {
-  const select = $(id), kept = select.value;
-  select.replaceChildren(new Option(t("all"), ""), ...names.map((name, n) => new Option(name, n)));
-  select.value = kept;
-}
-
-function show() {
-  document.documentElement.lang = language;
-  document.documentElement.dataset.theme = dark ? "dark" : "light";
-  for (const place of document.querySelectorAll("[data-t]")) place.textContent = t(place.dataset.t);
-  document.title = t("title");
-  $("language").textContent = t("language");
-  $("subtitle").textContent = t("made", D.dataset, moment(D.generated_at), D.timezone);
-  $("unit").textContent = t(D.unit);
-  fill("oa", D.oas);
-  fill("template", D.templates.map(templateName));
-  const isEmpty = !D.days.length;
-  $("empty").hidden = !isEmpty;
-  $("filters").hidden = isEmpty;
-  for (const section of document.querySelectorAll("main > section")) section.hidden = isEmpty && !section.querySelector("#table-runs");
-  if (!isEmpty) showFigures();
-  showRuns();
-}
-
-const [first, last] = [D.days[0], D.days.length ? endOf(D.days[D.days.length - 1]) : ""];
-for (const id of ["from", "to"]) Object.assign($(id), { min: first ?? "", max: last });
-$("filters").addEventListener("input", showFigures);
-$("filters").addEventListener("submit", (event) => event.preventDefault());
-$("filters").addEventListener("reset", () => setTimeout(showFigures));
-$("language").onclick = () => { language = language === "en" ? "vi" : "en"; show(); };
-$("theme").onclick = () => { dark = !dark; show(); };
-show();
-})();

@@ -101,7 +101,7 @@ def refresh_views(
     """Make the views where they are missing or would now be made differently.
 
     Does nothing on a destination without SQL views that were tested, or before
-    the first load. Where nothing changed it costs two small queries.
+    the first load of this version. Where nothing changed it costs two small queries.
 
     Args:
         pipeline: Where the tables are.
@@ -136,9 +136,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
         if ledger is None:
             return False
         maker = _Maker(client, settings, ledger)
-        if maker.is_done():
-            return False
-        if any(columns_of(client, table.name) is None for table in TABLES):
+        if maker.is_done() or not has_all_columns(client):
             return False
         try:
             maker.make()
@@ -271,6 +269,14 @@ def carried_columns(ledger: Sequence[str]) -> dict[str, str]:
         for name in ledger
         if is_carried(name)
     }
+
+
+def has_all_columns(client: SqlClientBase[Any]) -> bool:
+    """Tell whether the tables are those of this version, not of an earlier one."""
+    present = ((table, columns_of(client, table.name)) for table in TABLES)
+    return all(
+        set(table.schema.names) <= set(columns or ()) for table, columns in present
+    )
 
 
 def _is_current(client: SqlClientBase[Any], table: Table) -> bool:

@@ -1,6 +1,7 @@
 -- Delivery and cost per day sent, OA, template, message type and telco. Each RefId
 -- counts once: sent = final + pending + missing + unanswered + expired, and
--- final = delivered + partial + failed.
+-- final = delivered + partial + failed. Messages without a row have no template, type
+-- and telco: they stand under null, so a rate of sent is right over all of them only.
 --
 -- sent_day: Day sent, in the configured time zone
 -- oa_id: Official Account that sent the messages
@@ -20,9 +21,14 @@
 -- missing: Those for which the API has no row yet
 -- unanswered: Those whose last request failed
 -- expired: Those that were given up
--- delivery_rate_final: delivered / final, from 0 to 1
--- delivery_rate_sent: delivered / sent, from 0 to 1
--- cost: Price in VND
+-- delivery_rate_final: delivered / final, from 0 to 1: of those with a final outcome
+-- delivery_rate_sent: delivered / sent, from 0 to 1: of all RefIds of the row, which
+--     under a template are only those with a callback row
+-- cost: Price in VND of the orders, as eSMS had it then; not the invoice, as credits
+--     come later. More than cost_delivered + cost_failed by what isn't final
+-- cost_delivered: That of those that reached some or every receiver
+-- cost_failed: That of those that reached nobody: eSMS should charge nothing for them
+-- unpriced: RefIds without a price, so not in cost
 -- cost_per_delivered: cost / delivered, in VND
 WITH counted AS (
     SELECT
@@ -40,7 +46,11 @@ WITH counted AS (
         count(*) FILTER (WHERE outcome = 'missing') AS missing,
         count(*) FILTER (WHERE outcome = 'unanswered') AS unanswered,
         count(*) FILTER (WHERE outcome = 'expired') AS expired,
-        coalesce(sum(total_price), 0) AS cost
+        coalesce(sum(total_price), 0) AS cost,
+        coalesce(sum(total_price) FILTER (WHERE outcome IN ('delivered', 'partial')), 0)
+            AS cost_delivered,
+        coalesce(sum(total_price) FILTER (WHERE outcome = 'failed'), 0) AS cost_failed,
+        count(*) - count(total_price) AS unpriced
     FROM {message_facts}
     GROUP BY sent_day, oa_id, zns_temp_id, type_id, telco_id
 )
@@ -68,6 +78,9 @@ SELECT
     / nullif(counted.final, 0) AS delivery_rate_final,
     CAST(counted.delivered AS DOUBLE PRECISION) / counted.sent AS delivery_rate_sent,
     counted.cost,
+    counted.cost_delivered,
+    counted.cost_failed,
+    counted.unpriced,
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted

@@ -2,7 +2,8 @@
 -- with the outcome failed or partial, each once.
 --
 -- oa_id: Official Account that sent the messages
--- error_code: Code in ErrorInfo; null where it had none
+-- error_code: Code in ErrorInfo; null where it had none, 0 where Zalo took the message
+--     and it did not arrive
 -- zns_temp_id: ZNS template; null where none is known
 -- telco_id: Receiver's telco; null where none is known
 -- telco_en: Its name in English
@@ -39,15 +40,23 @@ SELECT
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
     CASE
         WHEN counted.error_code IS NULL THEN 'no code'
+        WHEN counted.error_code = 0 THEN 'Taken by Zalo, but not delivered'
         ELSE coalesce(codes.meaning_en, 'unknown')
     END AS meaning_en,
     CASE
         WHEN counted.error_code IS NULL THEN 'không có mã'
+        WHEN counted.error_code = 0 THEN 'Zalo đã nhận nhưng tin không tới người nhận'
         ELSE coalesce(codes.meaning_vi, 'không rõ')
     END AS meaning_vi,
-    coalesce(codes.category, 'unknown') AS category,
-    codes.retryable,
-    coalesce(codes.who_can_fix, 'unknown') AS who_can_fix,
+    CASE
+        WHEN counted.error_code = 0 THEN 'undelivered'
+        ELSE coalesce(codes.category, 'unknown')
+    END AS category,
+    CASE WHEN counted.error_code = 0 THEN NULL ELSE codes.retryable END AS retryable,
+    CASE
+        WHEN counted.error_code = 0 THEN 'unknown'
+        ELSE coalesce(codes.who_can_fix, 'unknown')
+    END AS who_can_fix,
     counted.messages,
     CAST(counted.messages AS DOUBLE PRECISION)
     / CAST(sum(counted.messages) OVER () AS DOUBLE PRECISION) AS share,

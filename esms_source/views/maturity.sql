@@ -1,5 +1,6 @@
 -- How fast results become final, per day sent. As polling saw it: a RefId that was
--- asked late is final late. Shares count only RefIds that are old enough by now.
+-- asked late is final late, and asking it again changes nothing. Shares count only
+-- RefIds that are old enough by now.
 --
 -- sent_day: Day sent, in the configured time zone
 -- sent: RefIds with a sent_at
@@ -23,12 +24,15 @@ WITH aged AS (
         CASE
             WHEN state = 'final'
                 THEN CAST(
-                    extract(EPOCH FROM last_polled_at) - extract(EPOCH FROM sent_at)
+                    extract(EPOCH FROM coalesce(final_at, last_polled_at))
+                    - extract(EPOCH FROM sent_at)
                     AS DOUBLE PRECISION
                 ) / 3600
         END AS hours_to_final
     FROM {ref_ids}
-    WHERE sent_at IS NOT NULL
+    WHERE
+        sent_at IS NOT NULL
+        AND load_id IN (SELECT load_id FROM {_dlt_loads} WHERE status = 0)
 )
 
 SELECT

@@ -1,6 +1,8 @@
--- One row per RefId: the ledger with its callbacks, folded and labelled. Where a RefId
--- has several callback rows, amounts are summed, the worst delivery counts, ids are the
--- highest and the error code is the lowest other than 0. Carried columns stand last.
+-- One row per RefId of completed loads: the ledger with its callbacks, folded and
+-- labelled. Where a RefId has several callback rows, equal ones count once, counts are
+-- added, the price is the largest, as each row repeats that of the order, and all else
+-- is of one row, the worst: failed before partial, pending and delivered, one with an
+-- error code first. Carried columns stand last.
 --
 -- oa_id: Official Account that sent the message
 -- ref_id: eSMS's id of the message, as the warehouse has it
@@ -10,17 +12,20 @@
 -- state: The ledger's state: final, pending, missing, failed or expired
 -- outcome: What became of it: delivered, partial, failed, pending, missing (no row),
 --     unanswered (its request failed) or expired (given up)
--- delivery: Worst delivery of its rows: failed, partial, pending or delivered;
---     unknown where it has none
+-- delivery: What its rows say together: pending while any of them is, else failed,
+--     delivered, or partial where some receivers were reached and some not; unknown
+--     where it has none
 -- attempts: How many times it was asked
 -- first_polled_at: When it was first asked
 -- last_polled_at: When it was last asked
+-- final_at: When it became final; of a ledger of version 0.1, when it was last asked
 -- next_poll_at: When to ask again; null when settled
 -- last_error: Why the last request had no usable answer
--- callback_rows: Rows that it has in callbacks
+-- callback_rows: Rows that it has in callbacks, equal ones too
 -- send_success: Receivers that were reached
 -- send_failed: Receivers that were not reached
--- total_price: Price in VND
+-- total_price: Price in VND of the whole order, as eSMS had it then; not the invoice,
+--     as credits come later
 -- total_receiver: Receivers
 -- total_sent: Messages sent; the API isn't reliable here
 -- phone_number: Receiver: phone, Zalo user id or hash
@@ -33,12 +38,13 @@
 -- telco_id: Receiver's telco
 -- telco_en: Its name in English
 -- telco_vi: Its name in Vietnamese
--- zns_temp_id: ZNS template
+-- zns_temp_id: ZNS template; null where no row came
 -- request_id: Sender's own id of the request
 -- partner_ids: Zalo's id of the message
 -- error_code: Code in ErrorInfo: below 0 Zalo's, above 0 eSMS's own
 -- error_message: Message in ErrorInfo
--- error_meaning_en: What the code means, in English; "no code" where there is none
+-- error_meaning_en: What the code means, in English; "no code" where there is none; code 0
+--     of a message that did not arrive is not called a success
 -- error_meaning_vi: What the code means, in Vietnamese
 -- error_category: What the error is about, such as recipient or quota
 -- error_retryable: Whether sending again can help; null where that isn't known
@@ -55,6 +61,7 @@ SELECT
     facts.attempts,
     facts.first_polled_at,
     facts.last_polled_at,
+    facts.final_at,
     facts.next_poll_at,
     facts.last_error,
     facts.callback_rows,
@@ -80,15 +87,26 @@ SELECT
     facts.error_message,
     CASE
         WHEN facts.error_code IS NULL THEN 'no code'
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered'
+            THEN 'Taken by Zalo, but not delivered'
         ELSE coalesce(codes.meaning_en, 'unknown')
     END AS error_meaning_en,
     CASE
         WHEN facts.error_code IS NULL THEN 'không có mã'
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered'
+            THEN 'Zalo đã nhận nhưng tin không tới người nhận'
         ELSE coalesce(codes.meaning_vi, 'không rõ')
     END AS error_meaning_vi,
-    coalesce(codes.category, 'unknown') AS error_category,
-    codes.retryable AS error_retryable,
-    coalesce(codes.who_can_fix, 'unknown') AS error_who_can_fix,
+    CASE
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered' THEN 'undelivered'
+        ELSE coalesce(codes.category, 'unknown')
+    END AS error_category,
+    CASE WHEN NOT (facts.error_code = 0 AND facts.delivery <> 'delivered') THEN codes.retryable END
+        AS error_retryable,
+    CASE
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered' THEN 'unknown'
+        ELSE coalesce(codes.who_can_fix, 'unknown')
+    END AS error_who_can_fix,
     facts.load_id{carried_from_facts}
 FROM {message_facts} AS facts
 LEFT JOIN {send_statuses} AS statuses ON statuses.id = facts.send_status

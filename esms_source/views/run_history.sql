@@ -1,9 +1,9 @@
--- One row per load of answers; a run may consist of several. Requests that were split
--- count as requests, their RefIds only where they were asked at last:
--- asked = answered + missing + failed.
+-- One row per completed load of GetCallback's answers; a run may consist of several.
+-- Requests that were split count as requests, their RefIds only where they were asked
+-- at last: asked = answered + missing + failed.
 --
 -- load_id: dlt's load package
--- loaded_at: When the load was complete; null while it isn't
+-- loaded_at: When the load was complete
 -- started_at: When its first request was sent
 -- seconds: From then to the end of its last request
 -- requests: Requests, split ones too
@@ -61,6 +61,8 @@ asking AS (
         count(*) FILTER (WHERE outcome = 'split') AS split,
         count(*) FILTER (WHERE outcome = 'refused') AS refused
     FROM {api_requests}
+    -- Version 0.1 asked nothing else and named no endpoint.
+    WHERE endpoint IS NULL OR endpoint = 'callback'
     GROUP BY load_id
 )
 
@@ -84,5 +86,5 @@ SELECT
     asking.refused,
     coalesce(unknown.unknown_codes, 0) AS unknown_codes
 FROM asking
-LEFT JOIN loads ON loads.load_id = asking.load_id
+INNER JOIN loads ON loads.load_id = asking.load_id
 LEFT JOIN unknown ON unknown.load_id = asking.load_id

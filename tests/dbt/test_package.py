@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 import dlt
+import duckdb
 import pytest
 
 from esms_source import sync
@@ -28,8 +29,22 @@ RATE = 1_000
 class Project:
     """The dbt package on a loaded dataset."""
 
-    def __init__(self, folder: Path, pipeline: dlt.Pipeline, output: object) -> None:
+    package = PACKAGE
+
+    def __init__(
+        self,
+        folder: Path,
+        pipeline: dlt.Pipeline,
+        output: dict[str, Any],
+        load: Callable[[], None],
+    ) -> None:
         self.pipeline = pipeline
+        self.output = output
+        self.load = load
+        self.use(folder, output)
+
+    def use(self, folder: Path, output: dict[str, Any]) -> None:
+        """Connect as said."""
         self._folder = folder
         profile = {"esms": {"target": "tests", "outputs": {"tests": output}}}
         (folder / "profiles.yml").write_text(json.dumps(profile), "utf-8")
@@ -41,7 +56,7 @@ class Project:
                 Path(sys.executable).with_name("dbt"),
                 *("--no-use-colors", "--no-send-anonymous-usage-stats"),
                 *command,
-                *("--project-dir", PACKAGE, "--profiles-dir", self._folder),
+                *("--project-dir", self.package, "--profiles-dir", self._folder),
                 *("--profile", "esms", "--target-path", self._folder / "target"),
                 *("--log-path", self._folder / "logs"),
             ],
@@ -95,17 +110,34 @@ def project(
     )
     columns = {"oa_id_column": "oa_id", "sent_at_column": "sent_at"}
     warehouse.use(carry=["campaign", "outcome"], **columns)
-    sync(
-        pipeline,
-        api_key=api_key,
-        secret_key=secret_key,
-        base_url=simulate(plain=False).url,
-        requests_per_second=RATE,
-    )
-    yield Project(tmp_path, pipeline, output | {"schema": "analytics", "threads": 1})
+    url = simulate(plain=False).url
+
+    def run() -> None:
+        sync(
+            pipeline,
+            api_key=api_key,
+            secret_key=secret_key,
+            base_url=url,
+            requests_per_second=RATE,
+            repoll_after=0.0,
+        )
+
+    run()
+    output |= {"schema": "analytics", "threads": 1}
+    yield Project(tmp_path, pipeline, output, run)
     with pipeline.sql_client() as client:
         client.execute_sql("DROP SCHEMA IF EXISTS analytics CASCADE")
         client.drop_dataset()
+
+
+def assert_models_show_the_views(project: Project) -> None:
+    """Compare all models with the views that a run makes, row by row."""
+    for name in NAMES:
+        shipped = f"SELECT * FROM zalo.{name}"
+        modelled = f"SELECT * FROM analytics.esms__{name}"
+        assert not project.rows(f"{shipped} EXCEPT {modelled}"), name
+        assert not project.rows(f"{modelled} EXCEPT {shipped}"), name
+        assert project.rows(f"SELECT count(*) FROM analytics.esms__{name}") != [(0,)]
 
 
 def test_models_and_their_tests_pass_and_show_what_the_views_show(project: Project):
@@ -113,12 +145,7 @@ def test_models_and_their_tests_pass_and_show_what_the_views_show(project: Proje
     rate = json.dumps({"esms_requests_per_second": RATE})
     ended = project.run("build", "--vars", rate)
     assert ended.returncode == 0, ended.stdout
-    for name in NAMES:
-        shipped = f"SELECT * FROM zalo.{name}"
-        modelled = f"SELECT * FROM analytics.{name}"
-        assert not project.rows(f"{shipped} EXCEPT {modelled}")
-        assert not project.rows(f"{modelled} EXCEPT {shipped}")
-        assert project.rows(f"SELECT count(*) FROM analytics.{name}") != [(0,)]
+    assert_models_show_the_views(project)
 
 
 def test_sources_are_fresh_after_a_run(project: Project):
@@ -134,4 +161,85 @@ def test_a_fan_out_fails_the_tests(project: Project):
         client.execute_sql("INSERT INTO telcos SELECT * FROM telcos")
     ended = project.run("test", "--select", "source:esms.telcos")
     assert ended.returncode == 1
-    assert "source_esms_unique_esms_telcos_id" in ended.stdout
+    assert "esms_unique" in ended.stdout
+
+
+def test_a_later_build_takes_up_what_changed(
+    project: Project, warehouse: Warehouse
+) -> None:
+    """New, settled and forgotten RefIds: the incremental model equals the view."""
+    rate = json.dumps({"esms_requests_per_second": RATE})
+    assert project.run("build", "--vars", rate).returncode == 0
+    warehouse.execute(
+        "INSERT INTO sent SELECT 'oa1', md5('late' || n), now(), 'c9', 'x'"
+        " FROM range(50) AS t(n)"
+    )
+    project.load()
+    [(forgotten,)] = project.rows(
+        "SELECT min(ref_id) FROM ref_ids WHERE state = 'final'"
+    )
+    with project.pipeline.sql_client() as client:
+        for table in ("ref_ids", "callbacks"):
+            client.execute_sql(f"DELETE FROM {table} WHERE ref_id = '{forgotten}'")
+    ended = project.run("build", "--vars", rate)
+    assert ended.returncode == 0, ended.stdout
+    assert_models_show_the_views(project)
+    written = project.rows(
+        "SELECT count(*) FROM analytics.esms__messages WHERE campaign = 'c9'"
+    )
+    assert written == [(50,)]
+
+
+def test_only_what_changed_is_written_again(project: Project) -> None:
+    """A row whose load is known stays as it is: a build reads completed loads only."""
+    assert project.run("run").returncode == 0
+    with project.pipeline.sql_client() as client:
+        client.execute_sql("UPDATE analytics.esms__message_facts SET attempts = 77")
+    project.load()
+    assert project.run("run").returncode == 0
+    [(kept, rewritten)] = project.rows(
+        "SELECT count(*) FILTER (WHERE attempts = 77),"
+        " count(*) FILTER (WHERE attempts <> 77) FROM analytics.esms__message_facts"
+    )
+    assert 0 < rewritten < kept
+    assert kept + rewritten == REF_IDS
+
+
+def test_it_stands_beside_models_of_the_same_names(
+    project: Project, tmp_path: Path
+) -> None:
+    """A project that has a model messages of its own builds with the package."""
+    folder = tmp_path / "analytics"
+    (folder / "models").mkdir(parents=True)
+    for name in NAMES:
+        (folder / "models" / f"{name}.sql").write_text("SELECT 1 AS mine", "utf-8")
+    (folder / "dbt_project.yml").write_text(
+        "name: analytics\nversion: '1.0'\nprofile: esms\nmodel-paths: [models]\n"
+        "flags: {send_anonymous_usage_stats: false}\n",
+        "utf-8",
+    )
+    (folder / "packages.yml").write_text(f"packages: [{{local: {PACKAGE}}}]", "utf-8")
+    project.package = folder
+    deps = project.run("deps")
+    assert deps.returncode == 0, deps.stdout + deps.stderr
+    ended = project.run("run")
+    assert ended.returncode == 0, ended.stdout
+    assert project.rows("SELECT mine FROM analytics.messages") == [(1,)]
+    assert project.rows("SELECT count(*) FROM analytics.esms__messages") == [(REF_IDS,)]
+
+
+def test_the_tables_may_stand_in_an_attached_file(
+    project: Project, tmp_path: Path
+) -> None:
+    """Variables name database and schema, where dbt's own file is another one."""
+    if project.output["type"] != "duckdb":
+        pytest.skip("PostgreSQL attaches nothing")
+    own = tmp_path / "own.duckdb"
+    attached = {"path": project.output["path"], "alias": "loaded", "read_only": True}
+    project.use(tmp_path, project.output | {"path": str(own), "attach": [attached]})
+    ended = project.run("build", "--vars", json.dumps({"esms_database": "loaded"}))
+    assert ended.returncode == 0, ended.stdout
+    with duckdb.connect(own) as connection:
+        connection.execute(f"ATTACH '{attached['path']}' AS loaded (READ_ONLY)")
+        sql = "SELECT count(*) FROM analytics.esms__messages"
+        assert connection.execute(sql).fetchall() == [(REF_IDS,)]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import dlt
 import duckdb
@@ -11,9 +13,29 @@ from esms_source import sync
 from esms_source.cli.demo import World
 from esms_source.simulator import Behaviour, Simulator
 
-PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
-QUESTION = re.compile(r"^## (.+)\n\n```sql\n([^`]+)```\n\n((?:\|.+\n)+)", re.MULTILINE)
-QUESTIONS = QUESTION.findall(PAGE.read_text("utf-8"))
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.conftest import Warehouse
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "questions.md"
+README: Final = PAGE.parents[1] / "README.md"
+SECTION: Final = re.compile(r"([^\n]+)\n\n(.*?)```sql\n([^`]+)```\n\n(.+)", re.DOTALL)
+QUESTIONS: Final = [
+    match.groups()
+    for section in PAGE.read_text("utf-8").split("\n## ")[1:]
+    if (match := SECTION.fullmatch(section.strip() + "\n"))
+]
+"""Of each question: its title, a note, its SQL and the answer on the page."""
+
+CARRIED: Final = ("campaign", "template")
+
+
+def readme_queries() -> list[str]:
+    """Return what the README tells an analyst to try."""
+    block = re.search(r"```sql\n([^`]+)```", README.read_text("utf-8"))
+    assert block
+    return [text for text in block[1].split(";\n") if text.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +71,14 @@ def answer(path: Path, sql: str) -> str:
     return "".join(f"| {' | '.join(map(str, row))} |\n" for row in rows)
 
 
-def test_there_are_fifteen_questions():
+def test_there_are_seventeen_questions():
     """The page is read as a whole."""
-    assert len(QUESTIONS) == PAGE.read_text("utf-8").count("\n## ") == 15
+    assert len(QUESTIONS) == PAGE.read_text("utf-8").count("\n## ") == 17
 
 
 @pytest.mark.parametrize(
     ("sql", "expected"),
-    [question[1:] for question in QUESTIONS],
+    [question[2:] for question in QUESTIONS],
     ids=[question[0] for question in QUESTIONS],
 )
 def test_the_answer_is_the_one_on_the_page(answers: Path, sql: str, expected: str):
@@ -64,12 +86,93 @@ def test_the_answer_is_the_one_on_the_page(answers: Path, sql: str, expected: st
     assert answer(answers, sql) == expected
 
 
-def test_the_five_queries_of_the_readme_have_an_answer(answers):
+def test_a_question_says_which_carried_column_it_needs():
+    """Not everybody has the demo's columns."""
+    for title, note, sql, _ in QUESTIONS:
+        for column in CARRIED:
+            needed = re.search(rf"\b{column}\b", sql) is not None
+            assert (f'carry = ["{column}"]' in note) == needed, title
+
+
+@pytest.fixture
+def two_databases(
+    postgres: str,
+    tmp_path: Path,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    api_key: str,
+    secret_key: str,
+) -> Iterator[dict[str, dlt.Pipeline]]:
+    """The same answers in DuckDB and PostgreSQL, with campaigns that reach nobody."""
+    warehouse.execute(
+        "CREATE TABLE sent AS SELECT 'oa' || n % 2 AS oa_id, md5(n::VARCHAR) AS ref_id,"
+        " TIMESTAMPTZ '2026-01-05 00:00:00+00' + to_hours(n) AS sent_at,"
+        " 'c' || n % 4 AS campaign, 't' || n % 3 AS template FROM range(400) AS t(n)"
+    )
+    columns = {"oa_id_column": "oa_id", "sent_at_column": "sent_at"}
+    warehouse.use(carry=list(CARRIED), **columns)
+    destinations: dict[str, Any] = {
+        "duckdb": dlt.destinations.duckdb(str(tmp_path / "out.duckdb")),
+        "postgres": dlt.destinations.postgres(postgres),
+    }
+    pipelines = {}
+    for name, destination in destinations.items():
+        pipeline = dlt.pipeline(
+            name,
+            destination=destination,
+            dataset_name="zalo",
+            pipelines_dir=str(tmp_path / "pipelines"),
+        )
+        sync(
+            pipeline,
+            api_key=api_key,
+            secret_key=secret_key,
+            base_url=simulate(plain=False).url,
+            requests_per_second=1_000,
+        )
+        with pipeline.sql_client() as client:
+            client.execute_sql(
+                "UPDATE callbacks SET delivery = 'failed', send_success = 0,"
+                " send_failed = 1 WHERE ref_id IN"
+                " (SELECT ref_id FROM ref_ids WHERE campaign = 'c0')"
+            )
+            client.execute_sql(
+                "DELETE FROM callbacks WHERE ref_id IN"
+                " (SELECT ref_id FROM ref_ids WHERE campaign = 'c1')"
+            )
+        pipelines[name] = pipeline
+    yield pipelines
+    with pipelines["postgres"].sql_client() as client:
+        client.drop_dataset()
+
+
+def plain(value: object) -> object:
+    """Return a value as it is in every database, of numbers seven digits."""
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return f"{float(value):.7g}"
+    return value
+
+
+def test_all_published_queries_run_on_duckdb_and_postgresql(
+    two_databases: dict[str, dlt.Pipeline],
+):
+    """Both give the same answer, also where a campaign has no delivered message."""
+    varying = "load_id"
+    for sql in [*(question[2] for question in QUESTIONS), *readme_queries()]:
+        results = []
+        for pipeline in two_databases.values():
+            with pipeline.sql_client() as client:
+                rows = client.execute_sql(sql) or ()
+            results.append(sorted([repr(tuple(map(plain, row))) for row in rows]))
+        if f"SELECT {varying}" in sql:
+            assert len(results[0]) == len(results[1]), sql
+        else:
+            assert results[0] == results[1], sql
+
+
+def test_the_five_queries_of_the_readme_have_an_answer(answers: Path):
     """What the README tells an analyst to try works on real data."""
-    readme = (PAGE.parents[1] / "README.md").read_text("utf-8")
-    queries = re.search(r"```sql\n([^`]+)```", readme)
-    assert queries
-    statements = [text for text in queries[1].split(";\n") if text.strip()]
+    statements = readme_queries()
     assert len(statements) == 5
     with duckdb.connect(answers, read_only=True) as connection:
         for statement in statements:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esms_source.report import figures, make_page
+from esms_source.report import figures, folding, make_page
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+TO_TEXT, INFO = shutil.which("pdftotext"), shutil.which("pdfinfo")
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="Chromium isn't installed: apt-get install chromium"
@@ -65,10 +67,14 @@ def small_figures(**changes: Any) -> dict[str, Any]:
 
     On the first day OA a sent 100 of template t1; on the second OA b 50 of t2.
     """
-    outcomes = {name: [0, 0] for name in figures.OUTCOMES}
+    outcomes = {name: [0, 0] for name in folding.OUTCOMES}
     outcomes |= {"delivered": [80, 20], "failed": [15, 30], "pending": [5, 0]}
-    aged = {name: [90, 25] for name in figures.AGED} | {"timed": [100, 50]}
-    keys = {"day": [0, 1], "oa": [0, 1], "template": [0, 1]}
+    aged = {name: [90, 25] for name in folding.AGED} | {"timed": [100, 50]}
+    keys = {"day": [0, 1], "oa": [0, 1], "template": [0, 1], "carried_0": [0, 1]}
+    costs = {"cost": [24_000, 6_000.5], "cost_failed": [0, 200], "unpriced": [5, 0]}
+    hours = {name: keys[name] for name in ("oa", "template", "carried_0")}
+    hours |= {"hour": [8, 21], "messages": [100, 50]}
+    hours |= {"final": [95, 50], "delivered": [80, 20]}
     backlog = {"oa_id": "a", "due": 3, "waiting": 2, "oldest_due_at": None}
     backlog |= {"next_due_at": None, "requests": 1, "api_hours": 0.1}
     numbers = (
@@ -81,8 +87,8 @@ def small_figures(**changes: Any) -> dict[str, Any]:
         "local_time": "2026-01-12T07:00:00",
         "dataset": "zalo",
         "timezone": "Asia/Ho_Chi_Minh",
-        "outcomes": figures.OUTCOMES,
-        "ages": figures.AGES,
+        "outcomes": folding.OUTCOMES,
+        "ages": folding.AGES,
         "unit": "day",
         "days": ["2026-01-06", "2026-01-07"],
         "oas": ["a", "<b>&"],
@@ -99,7 +105,11 @@ def small_figures(**changes: Any) -> dict[str, Any]:
             },
             {"code": -31337},
         ],
-        "delivery": keys | {"telco": [0, 1], "cost": [24_000, 6_000.5]} | outcomes,
+        "without_zalo": figures.WITHOUT_ZALO,
+        "carried": ["campaign"],
+        "values": [["=spring", "=tet"]],
+        "delivery": keys | {"telco": [0, 1]} | costs | outcomes,
+        "hours": hours,
         "reasons": keys | {"telco": [0, 1], "code": [0, 1], "messages": [15, 30]},
         "maturity": keys | aged,
         "backlog": [backlog],
@@ -165,11 +175,12 @@ def test_it_opens_without_a_word_on_the_console(browser: Browser) -> None:
     assert seen["charts"] == [
         "chart-cost",
         "chart-funnel",
+        "chart-hours",
         "chart-maturity",
         "chart-reasons",
         "chart-time",
     ]
-    assert seen["rows"] == 8
+    assert seen["rows"] == 21
     assert "&lt;b&gt;&amp;" in dom
 
 
@@ -270,13 +281,13 @@ def test_it_fits_a_phone(browser: Browser) -> None:
 
 def test_an_empty_dataset_says_so(browser: Browser) -> None:
     """Without a message there is a sentence in place of charts."""
-    keys = ("day", "oa", "template", "telco", "code", "messages", "cost")
+    keys = ("day", "oa", "template", "telco", "code", "hour", "messages", "cost")
     empty: dict[str, list[Any]] = {name: [] for name in keys}
     lists: dict[str, Any] = {
         name: []
         for name in ("days", "oas", "templates", "telcos", "codes", "backlog", "runs")
-    }
-    cubes = dict.fromkeys(figures.CUBES, empty)
+    } | {"values": [[]]}
+    cubes = dict.fromkeys(folding.CUBES, empty)
     seen, dom, console = browser.open(
         small_figures(**lists, **cubes),
         "const said = document.getElementById('empty');"
@@ -297,6 +308,185 @@ def test_it_follows_the_system_into_the_dark(browser: Browser) -> None:
         option,
     )
     assert seen == {"prefers": True, "theme": "dark"}
+
+
+ACCESSIBLE = """
+const name = (one) => one.ariaLabel || one.getAttribute('aria-label');
+seen.charts = [...document.querySelectorAll('canvas')]
+  .filter((one) => one.getAttribute('role') !== 'img' || !name(one)
+    || !one.closest('section').querySelector('table')).map((one) => one.id);
+seen.tables = [...document.querySelectorAll('table')].filter((one) =>
+  !one.caption?.textContent || !one.querySelector('thead th[scope=col]')
+  || [...one.tBodies[0].rows].some((row) => row.cells[0].scope !== 'row'))
+  .map((one) => one.parentElement.id);
+seen.places = [...document.querySelectorAll('.table')].filter((one) =>
+  one.tabIndex !== 0 || one.getAttribute('role') !== 'region' || !name(one))
+  .map((one) => one.id);
+seen.fields = [...document.querySelectorAll('select, input')]
+  .filter((one) => !one.labels[0]?.textContent.trim()).map((one) => one.id);
+seen.buttons = [...document.querySelectorAll('button')]
+  .filter((one) => !one.textContent.trim()).length;
+const light = (text) => {
+  const part = (one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4);
+  const [red, green, blue] = text.match(/[\\d.]+/g).map((one) => part(one / 255));
+  return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+};
+const contrast = (one, other) => {
+  const [a, b] = [light(one), light(other)].sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+};
+const style = (one) => getComputedStyle(one);
+for (const theme of ['first', 'second']) {
+  const ground = style(document.body).backgroundColor;
+  const card = style(document.querySelector('.tile')).backgroundColor;
+  seen[theme] = {
+    borders: Math.min(...[
+      ...document.querySelectorAll('.csv, select, input, .buttons *')]
+      .flatMap((one) => [ground, card]
+        .map((c) => contrast(style(one).borderColor, c)))),
+    texts: Math.min(...[
+      ...document.querySelectorAll('.note, .tile span, .tile b, summary, td')]
+      .flatMap((one) => [ground, card].map((c) => contrast(style(one).color, c)))),
+  };
+  document.getElementById('theme').click();
+}
+"""
+"""What axe-core would look for on such a page, written out: it isn't vendored."""
+
+
+def test_everybody_can_read_it(browser: Browser) -> None:
+    """Charts have labels and tables, tables have headers, and borders contrast."""
+    seen, _, console = browser.open(small_figures(), ACCESSIBLE)
+    assert console == []
+    for part in ("charts", "tables", "places", "fields"):
+        assert seen[part] == [], part
+    assert seen["buttons"] == 0
+    for theme in ("first", "second"):
+        assert seen[theme]["borders"] >= 3
+        assert seen[theme]["texts"] >= 4.5
+
+
+def test_a_carried_column_filters_and_splits(browser: Browser) -> None:
+    """Each value has its row, and choosing one changes all figures."""
+    seen, dom, console = browser.open(
+        small_figures(),
+        "seen.rows = [...document.querySelectorAll('#table-carried_0 tbody tr')]"
+        ".map((row) => [...row.cells].slice(0, 2).map((cell) => cell.textContent));"
+        "set('carried_0', '0'); look('spring');"
+        "seen.hours = document.querySelectorAll('#table-hours tbody tr').length;",
+    )
+    assert console == []
+    assert seen["rows"] == [["spring", "100"], ["tet", "50"]]
+    assert (seen["spring"]["sent"], seen["hours"]) == ("100", 1)
+    assert "By campaign" in dom
+
+
+def test_a_period_stands_beside_the_one_before(browser: Browser) -> None:
+    """Chosen days are compared with as many days just before, where those are known."""
+    before = "[...document.querySelectorAll('.tile small')].map((s) => s.textContent)"
+    seen, _, console = browser.open(
+        small_figures(),
+        f"seen.all = {before}; set('from', '2026-01-07'); seen.day = {before};"
+        f"set('from', '2026-01-06'); seen.unknown = {before};"
+        "set('period', '7'); seen.week = document.getElementById('from').value;",
+    )
+    assert console == []
+    assert seen["all"] == seen["unknown"] == []
+    assert seen["day"][0] == "before: 100"
+    assert seen["week"] == "2026-01-01"
+
+
+def test_numbers_without_zalo_measure_the_list(browser: Browser) -> None:
+    """Codes of numbers that no Zalo message reaches, as a share of final results."""
+    seen, _, _ = browser.open(small_figures(), "look('all');")
+    assert seen["all"]["withoutZalo"] == "10.3%"
+
+
+def test_every_table_can_be_saved_as_csv(browser: Browser) -> None:
+    """Numbers stay numbers, and no text is a formula to a spreadsheet."""
+    figures_ = small_figures(values=[["=spring", '==1+1,"x"']])
+    seen, _, console = browser.open(
+        figures_,
+        "const texts = []; URL.createObjectURL = (blob) => { texts.push(blob.text());"
+        " return '#'; }; URL.revokeObjectURL = () => {};"
+        "for (const one of document.querySelectorAll('.csv')) one.click();"
+        "seen.texts = await Promise.all(texts);"
+        "seen.tables = document.querySelectorAll('table').length;",
+    )
+    assert console == []
+    assert len(seen["texts"]) == seen["tables"] == 11
+    carried = next(text for text in seen["texts"] if "spring" in text)
+    lines = carried.removeprefix("\ufeff").split("\r\n")
+    assert lines[0].startswith("campaign,Sent,Final,Delivered,Failed,")
+    assert lines[1].startswith("spring,100,95,80,15,0.8421")
+    assert lines[2].startswith('"\'=1+1,""x""",50,50,20,30,0.4,0.4,6000.5,200,300.025,')
+
+
+def test_tiles_stand_in_full_rows_and_hold_twelve_digits(browser: Browser) -> None:
+    """No tile is alone in its row, and no figure is wider than its tile."""
+    large = small_figures()
+    for name in ("delivered", "failed", "cost"):
+        large["delivery"][name] = [value * 4_321_987_654 for value in [80, 20]]
+    seen, _, _ = browser.open(
+        large,
+        "const tiles = [...document.querySelectorAll('.tile')]; const rows = {};"
+        "for (const one of tiles) (rows[one.offsetTop] ??= []).push(one);"
+        "seen.rows = Object.values(rows).map((row) => row.length);"
+        "seen.wide = tiles.filter((one) => one.scrollWidth > one.clientWidth).length;"
+        "seen.page = document.documentElement.scrollWidth;",
+        "--window-size=1280,900",
+    )
+    assert seen["rows"] == [4, 4]
+    assert seen["wide"] == 0
+    assert seen["page"] <= 1280
+
+
+def test_telcos_have_other_colours_than_outcomes(browser: Browser) -> None:
+    """Green and red mean delivered and failed, in every chart."""
+    seen, _, _ = browser.open(
+        small_figures(),
+        "const colours = (id) => Chart.getChart(id).data.datasets"
+        ".filter((one) => one.stack).map((one) => one.backgroundColor);"
+        "seen.time = colours('chart-time'); seen.telcos = colours('chart-reasons');",
+    )
+    assert len(seen["telcos"]) == 2
+    assert not set(seen["time"]) & set(seen["telcos"])
+
+
+def test_vietnamese_dates_are_written_as_there(browser: Browser) -> None:
+    """Days and times are dd/mm/yyyy, and the words those of a marketer."""
+    seen, dom, _ = browser.open(
+        small_figures(),
+        "document.getElementById('language').click();"
+        "seen.labels = Chart.getChart('chart-time').data.labels;"
+        "seen.made = document.getElementById('subtitle').textContent;",
+    )
+    assert seen["labels"] == ["06/01/2026", "07/01/2026"]
+    assert "09/01/2026 07:00" in seen["made"]
+    words = ("Gửi thành công", "Chờ tra cứu kết quả", "Nên gửi lại", "Hết hạn tra cứu")
+    for text in (*words, "Lý do gửi thất bại", "Phễu gửi tin"):
+        assert text in dom
+
+
+@pytest.mark.skipif(TO_TEXT is None or INFO is None, reason="needs poppler-utils")
+def test_paper_holds_all_columns_and_no_buttons(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """Printed on A4, tables keep their last column and buttons stay off."""
+    assert TO_TEXT
+    assert INFO
+    path = tmp_path / "page.pdf"
+    browser.open(small_figures(), "", f"--print-to-pdf={path}")
+    text = subprocess.run(
+        [TO_TEXT, "-layout", path, "-"], capture_output=True, text=True, check=True
+    ).stdout
+    for title in ("Most frequent", "Unknown codes", "API hours", "Cost of failed"):
+        assert title in " ".join(text.split()), title
+    assert "Show all" not in text
+    assert "CSV" not in text
+    assert "Shown: all messages" in text
+    size = subprocess.run([INFO, path], capture_output=True, text=True, check=True)
+    assert "(A4)" in size.stdout
 
 
 def test_the_policy_of_the_page_forbids_the_network(browser: Browser) -> None:

@@ -25,6 +25,13 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.simulator import Simulator
 
+COMPLETED = "1"
+COMPLETE = """
+    INSERT INTO _dlt_loads (load_id, schema_name, status, inserted_at)
+    VALUES (%s, 'esms', 0, CURRENT_TIMESTAMP)
+"""
+"""Stands for the load whose id the rows bear."""
+
 SENT_AT = datetime(2026, 1, 5, 18, tzinfo=timezone.utc)
 """In Vietnam it is the 6th already."""
 
@@ -73,6 +80,8 @@ def load(pipeline: dlt.Pipeline, rows: dict[Table, list[dict[str, Any]]]) -> Non
         for table in TABLES[:4]
     ]
     pipeline.run(DltSource(Schema("esms"), "esms", [*polled, *small_tables()]))
+    with pipeline.sql_client() as client:
+        client.execute_sql(COMPLETE, COMPLETED)
 
 
 def ledger_row(ref_id: str, state: str, **values: object) -> dict[str, Any]:
@@ -87,7 +96,7 @@ def ledger_row(ref_id: str, state: str, **values: object) -> dict[str, Any]:
         "first_polled_at": SENT_AT + timedelta(hours=2),
         "last_polled_at": SENT_AT + timedelta(hours=2),
         "next_poll_at": None if settled else SENT_AT + timedelta(hours=3),
-        "load_id": "1",
+        "load_id": COMPLETED,
     }
     return row | values
 
@@ -106,7 +115,25 @@ def callback(ref_id: str, delivery: str, **values: object) -> dict[str, Any]:
         "telco_id": 1,
         "zns_temp_id": "228386",
         "polled_at": SENT_AT + timedelta(hours=2),
-        "load_id": "1",
+        "load_id": COMPLETED,
+    }
+    return row | values
+
+
+def request_row(
+    number: int, started_at: datetime = SENT_AT, **values: object
+) -> dict[str, Any]:
+    """Return a row of api_requests: two RefIds in half a second, unless said."""
+    counts = ("answered", "missing", "failed", "rows", "rejected", "waited_ms")
+    row: dict[str, Any] = dict.fromkeys(counts, 0) | {
+        "request_no": number,
+        "oa_id": "oa",
+        "started_at": started_at,
+        "asked": 2,
+        "attempts": 1,
+        "latency_ms": 500,
+        "outcome": "answered",
+        "load_id": COMPLETED,
     }
     return row | values
 
@@ -170,10 +197,10 @@ def test_messages_has_each_ref_id_once(filled: dlt.Pipeline):
         ("oa", "half loaded", 0, "unknown", "pending", None),
         ("oa", "none", 0, "unknown", "missing", None),
         ("oa", "one", 1, "delivered", "delivered", 300),
-        ("oa", "three", 3, "failed", "failed", 600),
-        ("oa", "twice", 2, "failed", "failed", 600),
+        ("oa", "three", 3, "partial", "partial", 300),
+        ("oa", "twice", 2, "failed", "failed", 300),
         ("oa", "unanswered", 0, "unknown", "unanswered", None),
-        ("oa", "unripe", 2, "pending", "pending", 600),
+        ("oa", "unripe", 2, "pending", "pending", 300),
         ("other oa", "one", 1, "delivered", "delivered", 300),
     ]
 
@@ -213,8 +240,8 @@ def test_sums_agree_between_views_and_tables(filled: dlt.Pipeline):
     """Neither RefIds nor money are lost or doubled on the way to an aggregate."""
     in_tables = rows_of(
         filled,
-        "SELECT (SELECT count(*) FROM ref_ids),"
-        " (SELECT sum(total_price) FROM callbacks)",
+        "SELECT (SELECT count(*) FROM ref_ids), (SELECT sum(price) FROM (SELECT"
+        " max(total_price) AS price FROM callbacks GROUP BY oa_id, ref_id) AS orders)",
     )
     for view, count in (("messages", "count(*)"), ("delivery_daily", "sum(sent)")):
         price = "total_price" if view == "messages" else "cost"
@@ -232,7 +259,7 @@ def test_outcomes_add_up_to_what_was_sent(filled: dlt.Pipeline):
         filled,
         "SELECT sum(sent), sum(final), sum(delivered), sum(failed), sum(pending),"
         " sum(missing), sum(unanswered), sum(expired) FROM delivery_daily",
-    ) == [(9, 4, 2, 2, 2, 1, 1, 1)]
+    ) == [(9, 4, 2, 1, 2, 1, 1, 1)]
 
 
 def test_failure_reasons_count_each_failed_ref_id_once(filled: dlt.Pipeline):
@@ -293,26 +320,12 @@ def test_run_history_counts_split_requests_once(
     pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
 ):
     """RefIds of a batch that was split count where they were asked at last."""
-    request = {
-        "oa_id": "oa",
-        "started_at": SENT_AT,
-        "asked": 2,
-        "answered": 0,
-        "missing": 0,
-        "failed": 0,
-        "rows": 0,
-        "rejected": 0,
-        "attempts": 1,
-        "waited_ms": 0,
-        "latency_ms": 500,
-        "load_id": "1",
-    }
     requests = [
-        request | {"request_no": 1, "attempts": 5, "outcome": "split", "failed": 2},
-        request | {"request_no": 2, "asked": 1, "outcome": "failed", "failed": 1},
-        request
-        | {"request_no": 3, "asked": 1, "outcome": "answered", "answered": 1, "rows": 3}
-        | {"started_at": SENT_AT + timedelta(seconds=1.5)},
+        request_row(1, attempts=5, outcome="split", failed=2),
+        request_row(2, asked=1, outcome="failed", failed=1),
+        request_row(
+            *(3, SENT_AT + timedelta(seconds=1.5)), asked=1, answered=1, rows=3
+        ),
     ]
     unknown = [callback("a", "failed", error_code=code) for code in (-118, -9, 7, None)]
     load(pipeline, {API_REQUESTS: requests, CALLBACKS: unknown})
@@ -321,8 +334,233 @@ def test_run_history_counts_split_requests_once(
         pipeline,
         "SELECT load_id, seconds, requests, attempts, retries, requests_per_second,"
         " rate_used, asked, answered, missing, failed, rows, split, unknown_codes,"
-        " loaded_at FROM run_history",
-    ) == [("1", 2, 3, 7, 4, 3.5, 0.5, 2, 1, 0, 1, 3, 1, 2, None)]
+        " loaded_at IS NOT NULL FROM run_history",
+    ) == [("1", 2, 3, 7, 4, 3.5, 0.5, 2, 1, 0, 1, 3, 1, 2, True)]
+
+
+def filled_with(
+    pipeline: dlt.Pipeline, settings: Settings, ledger: list[Any], callbacks: list[Any]
+) -> None:
+    """Load rows of two tables and make the views on them."""
+    load(pipeline, {REF_IDS: ledger, CALLBACKS: callbacks})
+    assert refresh_views(pipeline, settings)
+
+
+FOLDS: dict[str, tuple[list[tuple[str, dict[str, Any]]], tuple[Any, ...]]] = {
+    "equal rows count once": (
+        [("delivered", {}), ("delivered", {})],
+        ("delivered", 1, 0, 300, None),
+    ),
+    "the order's price is no sum": (
+        [("delivered", {"phone_number": "1"}), ("delivered", {"phone_number": "2"})],
+        ("delivered", 2, 0, 300, None),
+    ),
+    "a failure without a code is no success": (
+        [("delivered", {"error_code": 0}), ("failed", {"error_code": None})],
+        ("partial", 1, 1, 300, None),
+    ),
+    "a code explains more than none": (
+        [("failed", {"error_code": -118}), ("failed", {"error_code": None})],
+        ("failed", 0, 2, 300, -118),
+    ),
+    "the code is that of what failed": (
+        [("delivered", {"error_code": -999}), ("failed", {"error_code": -114})],
+        ("partial", 1, 1, 300, -114),
+    ),
+    "the largest price": (
+        [("failed", {"total_price": 0}), ("delivered", {"total_price": 450})],
+        ("partial", 1, 1, 450, None),
+    ),
+    "what waits may change all": (
+        [("pending", {}), ("failed", {})],
+        ("pending", 0, 1, 300, None),
+    ),
+    "partly reached": (
+        [("partial", {}), ("delivered", {})],
+        ("partial", 1, 0, 300, None),
+    ),
+}
+"""Two callbacks each, and delivery, success, failed, price and code of the message."""
+
+
+def test_several_callbacks_are_folded_into_one_message(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Equal rows count once, no price is added, and the code is of the worst row."""
+    callbacks = [
+        callback(name, delivery, **values)
+        for name, (rows, _) in FOLDS.items()
+        for delivery, values in rows
+    ]
+    ledger = [ledger_row(name, "final") for name in FOLDS]
+    filled_with(pipeline, make_settings(), ledger, callbacks)
+    found = rows_of(
+        pipeline,
+        "SELECT ref_id, callback_rows, delivery, send_success, send_failed,"
+        " total_price, error_code FROM messages",
+    )
+    expected = {(name, 2, *folded) for name, (_, folded) in FOLDS.items()}
+    assert set(found) == expected
+
+
+def test_what_describes_a_message_is_of_one_row(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Phone, telco, code and message are those of the receiver that wasn't reached."""
+    reached = {"phone_number": "9", "telco_id": 3, "error_code": 0}
+    lost = {"phone_number": "1", "error_code": -118, "error_message": "gone"}
+    callbacks = [
+        callback("a", "delivered", error_message="zzz", **reached),
+        callback("a", "failed", **lost),
+    ]
+    filled_with(pipeline, make_settings(), [ledger_row("a", "final")], callbacks)
+    sql = "SELECT phone_number, telco_id, error_code, error_message FROM messages"
+    assert rows_of(pipeline, sql) == [("1", 1, -118, "gone")]
+
+
+def test_a_failure_after_code_0_is_no_success(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Zalo took it and it was not delivered: a reason of its own."""
+    filled_with(
+        pipeline,
+        make_settings(),
+        [ledger_row("failed", "final"), ledger_row("fine", "final")],
+        [
+            callback("failed", "failed", error_code=0),
+            callback("fine", "delivered", error_code=0),
+        ],
+    )
+    columns = "meaning_en, meaning_vi, category, who_can_fix, retryable"
+    [reason] = rows_of(pipeline, f"SELECT {columns} FROM failure_reasons")
+    assert reason == (
+        "Taken by Zalo, but not delivered",
+        "Zalo đã nhận nhưng tin không tới người nhận",
+        "undelivered",
+        "unknown",
+        None,
+    )
+    columns = ", ".join(f"error_{name}" for name in columns.split(", "))
+    shown = rows_of(pipeline, f"SELECT {columns} FROM messages ORDER BY ref_id")
+    assert shown[0] == reason
+    assert shown[1] == ("Success", "Thành công", "success", "nobody", False)
+
+
+def test_cost_is_split_by_what_became_of_the_messages(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """A price on a failed message shows, and so does a message without a price."""
+    filled_with(
+        pipeline,
+        make_settings(),
+        [ledger_row(name, "final") for name in "abcd"]
+        + [ledger_row("e", "pending"), ledger_row("f", "missing")],
+        [
+            callback("a", "delivered"),
+            callback("b", "partial", total_price=70),
+            callback("c", "failed", total_price=5),
+            callback("d", "delivered", total_price=None),
+            callback("e", "pending", total_price=11),
+        ],
+    )
+    assert rows_of(
+        pipeline,
+        "SELECT sum(cost), sum(cost_delivered), sum(cost_failed), sum(unpriced)"
+        " FROM delivery_daily",
+    ) == [(386, 370, 5, 2)]
+
+
+def test_asking_final_ref_ids_again_does_not_change_maturity(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """It counts from when a RefId became final; version 0.1 knew the last poll only."""
+    later = {"last_polled_at": SENT_AT + timedelta(days=9)}
+    became = SENT_AT + timedelta(minutes=30)
+    ledger = [
+        ledger_row("new", "final", final_at=became, **later),
+        ledger_row("of 0.1", "final"),
+    ]
+    filled_with(pipeline, make_settings(), ledger, [])
+    assert rows_of(pipeline, "SELECT share_final_1h, share_final_6h FROM maturity") == [
+        (0.5, 1)
+    ]
+    assert rows_of(pipeline, "SELECT min(final_at) FROM messages") == [(became,)]
+
+
+def test_rows_of_loads_that_never_completed_are_in_no_view(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """They count once their load stands in _dlt_loads; the backlog calls them due."""
+    lost = {"load_id": "lost"}
+    load(
+        pipeline,
+        {
+            REF_IDS: [
+                ledger_row("whole", "final"),
+                ledger_row("rows lost", "final"),
+                ledger_row("all lost", "final", **lost),
+            ],
+            CALLBACKS: [
+                callback("whole", "delivered"),
+                callback("rows lost", "delivered", **lost),
+                callback("all lost", "delivered", **lost),
+                callback("all lost", "failed", **lost),
+            ],
+            API_REQUESTS: [request_row(1, endpoint="callback", load_id="lost")],
+        },
+    )
+    assert refresh_views(pipeline, make_settings())
+    assert rows_of(
+        pipeline, "SELECT ref_id, outcome, callback_rows FROM messages ORDER BY ref_id"
+    ) == [("rows lost", "pending", 0), ("whole", "delivered", 1)]
+    assert rows_of(pipeline, "SELECT sum(sent) FROM delivery_daily") == [(2,)]
+    assert rows_of(pipeline, "SELECT sum(sent) FROM maturity") == [(2,)]
+    assert rows_of(pipeline, "SELECT count(*) FROM run_history") == [(0,)]
+    assert rows_of(pipeline, "SELECT sum(due) FROM backlog") == [(1,)]
+
+
+def test_run_history_counts_requests_to_getcallback_only(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Requests of version 0.1 name no endpoint and were all GetCallback's."""
+    requests = [
+        request_row(number, endpoint=endpoint)
+        for number, endpoint in enumerate((None, "callback", "query"))
+    ]
+    load(pipeline, {API_REQUESTS: requests})
+    assert refresh_views(pipeline, make_settings())
+    assert rows_of(pipeline, "SELECT requests, asked FROM run_history") == [(2, 4)]
+
+
+def test_absurd_numbers_do_not_overflow(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Counts near the largest bigint are added up exactly, in all views."""
+    most = 2**63 - 1
+    names = ("send_success", "send_failed", "total_receiver", "total_sent")
+    huge = dict.fromkeys(names, most) | {"total_price": 10**13}
+    callbacks = [callback("a", "partial", phone_number=n, **huge) for n in "123"]
+    callbacks.append(callback("b", "partial", **huge))
+    ledger = [ledger_row("a", "final"), ledger_row("b", "final")]
+    filled_with(pipeline, make_settings(), ledger, callbacks)
+    columns = ", ".join(f"sum({name})" for name in names)
+    assert rows_of(pipeline, f"SELECT {columns} FROM messages") == [(4 * most,) * 4]
+    assert rows_of(pipeline, "SELECT sum(cost) FROM delivery_daily") == [(2 * 10**13,)]
+    for name in NAMES:
+        rows_of(pipeline, f"SELECT * FROM {name}")
+
+
+def test_a_dataset_of_an_earlier_version_keeps_its_views(
+    filled: dlt.Pipeline, make_settings: Callable[..., Settings]
+):
+    """Without the columns of this version nothing is made, and nothing fails."""
+    with filled.sql_client() as client:
+        client.execute_sql("CREATE TABLE old AS SELECT * FROM ref_ids")
+        cascade = "CASCADE" if client.capabilities.sqlglot_dialect == "postgres" else ""
+        client.execute_sql(f"DROP TABLE ref_ids {cascade}")
+        client.execute_sql("ALTER TABLE old DROP COLUMN final_at")
+        client.execute_sql("ALTER TABLE old RENAME TO ref_ids")
+    assert not refresh_views(filled, make_settings())
 
 
 def test_views_are_made_once_and_again_only_when_something_changed(

@@ -22,7 +22,7 @@ def test_what_is_made_of_tables_and_views_is_true(scripts):
     """The page of the tables and the dbt package can't drift from tables and views."""
     made = scripts("generate").made_files()
     assert ROOT / "docs" / "tables.md" in made
-    assert set(made) >= set((ROOT / "dbt" / "models").iterdir())
+    assert set(made) >= set((ROOT / "dbt" / "models").rglob("*.*"))
     for path, text in made.items():
         assert path.read_text("utf-8") == text
 

@@ -18,7 +18,7 @@ from esms_source import report
 from esms_source.cli.commands import main
 from esms_source.codes import small_tables
 from esms_source.exceptions import ConfigError, DestinationError
-from esms_source.report import figures, make_page, write_report
+from esms_source.report import figures, folding, make_page, write_report
 from esms_source.tables import API_REQUESTS, CALLBACKS, POLLED, REF_IDS, Table
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ def load(pipeline: dlt.Pipeline, rows: Rows) -> None:
         for table in POLLED
     ]
     pipeline.run(DltSource(Schema("esms"), "esms", [*polled, *small_tables()]))
+    with pipeline.sql_client() as client:
+        # The load whose id the rows bear.
+        client.execute_sql(
+            "INSERT INTO _dlt_loads (load_id, schema_name, status, inserted_at)"
+            " VALUES ('1', 'esms', 0, CURRENT_TIMESTAMP)"
+        )
 
 
 def message(number: int, state: str = "final", **values: object) -> dict[str, Any]:
@@ -146,7 +152,7 @@ def test_figures_are_those_of_the_views_also_with_several_rows_per_ref_id(
     load(pipeline, world())
     found = figures.read_figures(pipeline, make_settings())
     cells, days = found["delivery"], found["days"]
-    names = (*figures.OUTCOMES, "cost")
+    names = (*folding.OUTCOMES, "cost")
     seen = sorted(
         (days[day], found["oas"][oa], *(float(cells[name][n]) for name in names))
         for n, (day, oa) in enumerate(zip(cells["day"], cells["oa"], strict=True))
@@ -171,7 +177,7 @@ def test_maturity_counts_as_its_view_does(
     load(pipeline, world())
     found = figures.read_figures(pipeline, make_settings())
     cells = found["maturity"]
-    finals = [sum(cells[f"final_{age}"]) for age in figures.AGES]
+    finals = [sum(cells[f"final_{age}"]) for age in folding.AGES]
     assert finals == [0, 8, 8, 8]
     assert sum(cells["timed"]) == 11
     shares = query(
@@ -197,6 +203,50 @@ def test_a_ref_id_under_two_oas_is_two_messages(
     assert found["oas"] == ["oa0", "oa1"]
     assert found["delivery"]["delivered"] == [1, 0]
     assert found["delivery"]["failed"] == [0, 1]
+
+
+def test_carried_columns_are_told_apart_but_nobody_by_them(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+) -> None:
+    """Values of few messages are folded, and hours count in the time zone of days."""
+    load(pipeline, world())
+    with pipeline.sql_client() as client:
+        for column in ("campaign", "telco_id"):
+            client.execute_sql(f"ALTER TABLE ref_ids ADD COLUMN {column} VARCHAR(9)")
+        client.execute_sql(
+            "UPDATE ref_ids SET campaign = CASE WHEN oa_id = 'oa0' THEN 'sale' END,"
+            f" telco_id = CASE WHEN ref_id = '{REF_ID}3' THEN 'Mrs An' ELSE 'all' END"
+        )
+    found = figures.read_figures(pipeline, make_settings())
+    assert found["carried"] == ["campaign", "carried_telco_id"]
+    assert found["values"] == [["", "=sale"], ["=all", "other"]]
+    assert sum(found["hours"]["messages"]) == 11
+    assert set(found["hours"]["hour"]) == {1}
+
+
+def test_a_carried_column_of_many_values_is_left_out(
+    pipeline: dlt.Pipeline,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An id or a name is nothing to filter by."""
+    load(pipeline, world())
+    monkeypatch.setattr(figures, "MAX_VALUES", 2)
+    with pipeline.sql_client() as client:
+        client.execute_sql("ALTER TABLE ref_ids ADD COLUMN buyer VARCHAR(90)")
+        client.execute_sql("UPDATE ref_ids SET buyer = ref_id")
+    assert figures.read_figures(pipeline, make_settings())["carried"] == []
+
+
+def test_a_dataset_of_an_earlier_version_is_refused_with_the_remedy(
+    pipeline: dlt.Pipeline, make_settings: Callable[..., Settings]
+) -> None:
+    """Its tables get their new columns by the next run."""
+    load(pipeline, world())
+    with pipeline.sql_client() as client:
+        client.execute_sql("ALTER TABLE ref_ids DROP COLUMN final_at")
+    with pytest.raises(DestinationError, match=r"earlier version.*esms run"):
+        figures.read_figures(pipeline, make_settings())
 
 
 def test_the_page_holds_nobody_and_no_secret(
@@ -260,13 +310,13 @@ def test_many_templates_are_folded_into_other(
 ) -> None:
     """A page that would be too large keeps its sums and tells less apart."""
     load(pipeline, world())
-    monkeypatch.setattr(figures, "MAX_BYTES", 1)
-    monkeypatch.setattr(figures, "DETAILS", (figures.Detail("month", 1),))
+    monkeypatch.setattr(folding, "MAX_BYTES", 1)
+    monkeypatch.setattr(folding, "DETAILS", (folding.Detail("month", 1, 1),))
     found = figures.read_figures(pipeline, make_settings())
     assert found["unit"] == "month"
     assert "2026-01-01" in found["days"]
     assert found["templates"] == ["", "=template0", "other"]
-    counts = [sum(found["delivery"][name]) for name in figures.OUTCOMES]
+    counts = [sum(found["delivery"][name]) for name in folding.OUTCOMES]
     assert sum(counts) == 12
 
 
@@ -296,20 +346,24 @@ def test_codes_have_meanings_in_both_languages(
 
 def test_texts_exist_in_both_languages() -> None:
     """English and Vietnamese have the same keys, and the page asks for no other."""
-    script = Path(report.__file__).with_name("page.js").read_text("utf-8")
+    folder = Path(report.__file__).parent
+    texts = (folder / "texts.js").read_text("utf-8")
     english, vietnamese = (
         set(
             re.findall(
                 r"(\w+): \"",
-                script.partition(f"  {name}: {{")[2].partition("\n  },")[0],
+                texts.partition(f"  {name}: {{")[2].partition("\n  },")[0],
             )
         )
         for name in ("en", "vi")
     )
     assert english == vietnamese
-    template = Path(report.__file__).with_name("template.html").read_text("utf-8")
+    script = "".join((folder / name).read_text("utf-8") for name in report.SCRIPTS)
+    template = (folder / "template.html").read_text("utf-8")
     used = re.findall(r'data-t="(\w+)"', template) + re.findall(r'\bt\("(\w+)"', script)
     assert set(used) <= english
+    named = re.findall(r'"(\w+)"', script) + used + list(folding.OUTCOMES)
+    assert english <= set(named)
 
 
 def test_the_command_writes_the_page(

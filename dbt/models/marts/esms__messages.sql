@@ -10,6 +10,7 @@ SELECT
     facts.attempts,
     facts.first_polled_at,
     facts.last_polled_at,
+    facts.final_at,
     facts.next_poll_at,
     facts.last_error,
     facts.callback_rows,
@@ -35,20 +36,31 @@ SELECT
     facts.error_message,
     CASE
         WHEN facts.error_code IS NULL THEN 'no code'
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered'
+            THEN 'Taken by Zalo, but not delivered'
         ELSE coalesce(codes.meaning_en, 'unknown')
     END AS error_meaning_en,
     CASE
         WHEN facts.error_code IS NULL THEN 'không có mã'
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered'
+            THEN 'Zalo đã nhận nhưng tin không tới người nhận'
         ELSE coalesce(codes.meaning_vi, 'không rõ')
     END AS error_meaning_vi,
-    coalesce(codes.category, 'unknown') AS error_category,
-    codes.retryable AS error_retryable,
-    coalesce(codes.who_can_fix, 'unknown') AS error_who_can_fix,
+    CASE
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered' THEN 'undelivered'
+        ELSE coalesce(codes.category, 'unknown')
+    END AS error_category,
+    CASE WHEN NOT (facts.error_code = 0 AND facts.delivery <> 'delivered') THEN codes.retryable END
+        AS error_retryable,
+    CASE
+        WHEN facts.error_code = 0 AND facts.delivery <> 'delivered' THEN 'unknown'
+        ELSE coalesce(codes.who_can_fix, 'unknown')
+    END AS error_who_can_fix,
     facts.load_id{{ esms_carried_from_facts() }}
-FROM {{ ref('message_facts') }} AS facts
-LEFT JOIN {{ source('esms', 'send_statuses') }} AS statuses ON statuses.id = facts.send_status
-LEFT JOIN {{ source('esms', 'message_types') }} AS types ON types.id = facts.type_id
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = facts.telco_id
-LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+FROM {{ ref('esms__message_facts') }} AS facts
+LEFT JOIN {{ ref('stg_esms__send_statuses') }} AS statuses ON statuses.id = facts.send_status
+LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = facts.type_id
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = facts.telco_id
+LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
     ON codes.code = facts.error_code
     AND codes.source = CASE WHEN facts.error_code > 0 THEN 'esms' ELSE 'zalo' END

@@ -1,15 +1,15 @@
 -- made by tools/generate.py; change esms_source/views/run_history.sql instead
 WITH loads AS (
     SELECT load_id, min(inserted_at) AS loaded_at
-    FROM {{ source('esms', '_dlt_loads') }}
+    FROM {{ ref('stg_esms__loads') }}
     WHERE status = 0
     GROUP BY load_id
 ),
 
 unknown AS (
     SELECT callbacks.load_id, count(*) AS unknown_codes
-    FROM {{ source('esms', 'callbacks') }} AS callbacks
-    LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+    FROM {{ ref('stg_esms__callbacks') }} AS callbacks
+    LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
         ON codes.code = callbacks.error_code
         AND codes.source = CASE WHEN callbacks.error_code > 0 THEN 'esms' ELSE 'zalo' END
     WHERE callbacks.error_code IS NOT NULL AND codes.code IS NULL
@@ -38,7 +38,9 @@ asking AS (
         CAST(sum(rejected) AS BIGINT) AS rejected,
         count(*) FILTER (WHERE outcome = 'split') AS split,
         count(*) FILTER (WHERE outcome = 'refused') AS refused
-    FROM {{ source('esms', 'api_requests') }}
+    FROM {{ ref('stg_esms__api_requests') }}
+    -- Version 0.1 asked nothing else and named no endpoint.
+    WHERE endpoint IS NULL OR endpoint = 'callback'
     GROUP BY load_id
 )
 
@@ -62,5 +64,5 @@ SELECT
     asking.refused,
     coalesce(unknown.unknown_codes, 0) AS unknown_codes
 FROM asking
-LEFT JOIN loads ON loads.load_id = asking.load_id
+INNER JOIN loads ON loads.load_id = asking.load_id
 LEFT JOIN unknown ON unknown.load_id = asking.load_id

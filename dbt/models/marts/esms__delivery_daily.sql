@@ -15,8 +15,12 @@ WITH counted AS (
         count(*) FILTER (WHERE outcome = 'missing') AS missing,
         count(*) FILTER (WHERE outcome = 'unanswered') AS unanswered,
         count(*) FILTER (WHERE outcome = 'expired') AS expired,
-        coalesce(sum(total_price), 0) AS cost
-    FROM {{ ref('message_facts') }}
+        coalesce(sum(total_price), 0) AS cost,
+        coalesce(sum(total_price) FILTER (WHERE outcome IN ('delivered', 'partial')), 0)
+            AS cost_delivered,
+        coalesce(sum(total_price) FILTER (WHERE outcome = 'failed'), 0) AS cost_failed,
+        count(*) - count(total_price) AS unpriced
+    FROM {{ ref('esms__message_facts') }}
     GROUP BY sent_day, oa_id, zns_temp_id, type_id, telco_id
 )
 
@@ -43,8 +47,11 @@ SELECT
     / nullif(counted.final, 0) AS delivery_rate_final,
     CAST(counted.delivered AS DOUBLE PRECISION) / counted.sent AS delivery_rate_sent,
     counted.cost,
+    counted.cost_delivered,
+    counted.cost_failed,
+    counted.unpriced,
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted
-LEFT JOIN {{ source('esms', 'message_types') }} AS types ON types.id = counted.type_id
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = counted.telco_id
+LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = counted.type_id
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id

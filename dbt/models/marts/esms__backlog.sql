@@ -13,11 +13,11 @@ WITH unsettled AS (
                 OR next_poll_at > CURRENT_TIMESTAMP + INTERVAL '{{ var('esms_repoll_max') + 1 }} seconds'
             )
         )
-        OR load_id NOT IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0) AS is_due
-    FROM {{ source('esms', 'ref_ids') }}
+        OR load_id NOT IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0) AS is_due
+    FROM {{ ref('stg_esms__ref_ids') }}
     WHERE
         state NOT IN ('final', 'expired')
-        OR load_id NOT IN (SELECT load_id FROM {{ source('esms', '_dlt_loads') }} WHERE status = 0)
+        OR load_id NOT IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
 )
 
 SELECT

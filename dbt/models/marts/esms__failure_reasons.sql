@@ -8,7 +8,7 @@ WITH counted AS (
         count(*) AS messages,
         min(sent_at) AS first_sent_at,
         max(sent_at) AS last_sent_at
-    FROM {{ ref('message_facts') }}
+    FROM {{ ref('esms__message_facts') }}
     WHERE outcome IN ('failed', 'partial')
     GROUP BY oa_id, error_code, zns_temp_id, telco_id
 )
@@ -22,22 +22,30 @@ SELECT
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
     CASE
         WHEN counted.error_code IS NULL THEN 'no code'
+        WHEN counted.error_code = 0 THEN 'Taken by Zalo, but not delivered'
         ELSE coalesce(codes.meaning_en, 'unknown')
     END AS meaning_en,
     CASE
         WHEN counted.error_code IS NULL THEN 'không có mã'
+        WHEN counted.error_code = 0 THEN 'Zalo đã nhận nhưng tin không tới người nhận'
         ELSE coalesce(codes.meaning_vi, 'không rõ')
     END AS meaning_vi,
-    coalesce(codes.category, 'unknown') AS category,
-    codes.retryable,
-    coalesce(codes.who_can_fix, 'unknown') AS who_can_fix,
+    CASE
+        WHEN counted.error_code = 0 THEN 'undelivered'
+        ELSE coalesce(codes.category, 'unknown')
+    END AS category,
+    CASE WHEN counted.error_code = 0 THEN NULL ELSE codes.retryable END AS retryable,
+    CASE
+        WHEN counted.error_code = 0 THEN 'unknown'
+        ELSE coalesce(codes.who_can_fix, 'unknown')
+    END AS who_can_fix,
     counted.messages,
     CAST(counted.messages AS DOUBLE PRECISION)
     / CAST(sum(counted.messages) OVER () AS DOUBLE PRECISION) AS share,
     counted.first_sent_at,
     counted.last_sent_at
 FROM counted
-LEFT JOIN {{ source('esms', 'telcos') }} AS telcos ON telcos.id = counted.telco_id
-LEFT JOIN {{ source('esms', 'error_codes') }} AS codes
+LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id
+LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
     ON codes.code = counted.error_code
     AND codes.source = CASE WHEN counted.error_code > 0 THEN 'esms' ELSE 'zalo' END

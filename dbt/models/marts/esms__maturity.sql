@@ -11,12 +11,15 @@ WITH aged AS (
         CASE
             WHEN state = 'final'
                 THEN CAST(
-                    extract(EPOCH FROM last_polled_at) - extract(EPOCH FROM sent_at)
+                    extract(EPOCH FROM coalesce(final_at, last_polled_at))
+                    - extract(EPOCH FROM sent_at)
                     AS DOUBLE PRECISION
                 ) / 3600
         END AS hours_to_final
-    FROM {{ source('esms', 'ref_ids') }}
-    WHERE sent_at IS NOT NULL
+    FROM {{ ref('stg_esms__ref_ids') }}
+    WHERE
+        sent_at IS NOT NULL
+        AND load_id IN (SELECT load_id FROM {{ ref('stg_esms__loads') }} WHERE status = 0)
 )
 
 SELECT
