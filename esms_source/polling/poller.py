@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 GROUP_REQUESTS: Final = 50
 """Requests that are turned into tables at once."""
 
-GROUP_BYTES: Final = 8 * 1024 * 1024
+GROUP_BYTES: Final = 4 * 1024 * 1024
 """What their answers take at most, but for the last one."""
 
 MOST_UNREAD: Final = 80

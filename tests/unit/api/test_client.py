@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from esms_source.api.client import PATH, Client
+from esms_source.api.held import MAX_ANSWER_BYTES
 from esms_source.api.remedies import CREDENTIALS_REMEDIES, OA_REMEDIES
 from esms_source.api.request import Request
-from esms_source.api.held import MAX_ANSWER_BYTES
 from esms_source.exceptions import (
     ApiError,
     CredentialsError,
