@@ -50,7 +50,7 @@ class Privacy:
                 scrubbed[name] = None
             elif self._policy != "plain" and "phone" in name.lower():
                 scrubbed[name] = self._hidden(_as_text(item))
-            elif not self._keep_query and name.lower() == "callbackurl":
+            elif not self._keep_query and name.lower().startswith("callbackurl"):
                 url = _as_text(item)
                 scrubbed[name] = url.partition("?")[0].partition("#")[0]
             else:

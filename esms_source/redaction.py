@@ -50,9 +50,12 @@ def mask(text: str) -> str:
 
 def first_line(exc: BaseException) -> str:
     """Return the first line of an error's text, masked, or its kind."""
-    lines = str(exc).strip().splitlines()
+    lines = str(exc)[:MOST_SAID].strip().splitlines()
     return mask(lines[0].rstrip(".;:")) if lines else type(exc).__name__
 
+
+MOST_SAID: Final = 10_000
+"""Characters of an error's text that are read: masking takes its time."""
 
 MOST_LOADS: Final = 1_000
 """Loads of this process whose log lines are masked, the latest ones."""

@@ -191,6 +191,7 @@ class Counts:
         failed: Those without a usable answer.
         rows: Callback rows that came.
         rejected: Rows that couldn't be placed.
+        misfits: Values that didn't fit their column; ``extra`` keeps them.
         requests: Requests that ended, splits too.
         attempts: How often a request was sent.
         problems: Why RefIds failed, with how many.
@@ -203,6 +204,7 @@ class Counts:
     failed: int = 0
     rows: int = 0
     rejected: int = 0
+    misfits: int = 0
     requests: int = 0
     attempts: int = 0
     problems: Counter[str] = field(default_factory=Counter)

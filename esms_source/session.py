@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain, islice, takewhile
+from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
+
+PAGE_BYTES: Final = 8 * 1024 * 1024
+"""What they take at most, but for the last one."""
+
+
+def _joined(page: list[Polled]) -> Polled:
+    return {name: pa.concat_tables([group[name] for group in page]) for name in page[0]}
 
 
 class Session:
@@ -86,12 +93,16 @@ class Session:
         recorder = Recorder(self._settings, load_id, self.counts, self.run_id)
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
-        groups = map(recorder.record, requests)
-        while page := list(islice(groups, PAGE_GROUPS)):
-            yield {
-                name: pa.concat_tables([group[name] for group in page])
-                for name in page[0]
-            }
+        page: list[Polled] = []
+        size = 0
+        for group in map(recorder.record, requests):
+            page.append(group)
+            size += sum(table.nbytes for table in group.values())
+            if len(page) == PAGE_GROUPS or size >= PAGE_BYTES:
+                yield _joined(page)
+                page, size = [], 0
+        if page:
+            yield _joined(page)
 
     def ask(
         self, slices: Iterable[Iterable[pa.Table]], load_id: str

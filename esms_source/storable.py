@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from decimal import Decimal
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ def storable_text(text: str) -> str:
 def storable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value
     """Do the same with all names and texts of a JSON value, and bound its depth.
 
+    Lists and objects are changed in place: an answer may be large.
+
     Raises:
         RecursionError: It is nested too deep even for that.
     """
@@ -43,10 +46,38 @@ def storable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JS
     if not depth:
         return storable_text(to_json(value))
     if isinstance(value, list):
-        return [storable(item, depth - 1) for item in value]
-    return {
-        storable_text(name): storable(item, depth - 1) for name, item in value.items()
-    }
+        for place, item in enumerate(value):
+            value[place] = storable(item, depth - 1)
+        return value
+    for name, item in value.items():
+        value[name] = storable(item, depth - 1)
+    names = [storable_text(name) for name in value]
+    if names != list(value):
+        return members(list(zip(names, value.values(), strict=True)))
+    return value
+
+
+def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object that loses none of its members.
+
+    Of several with one name the last one has it, as for most readers of JSON.
+
+    Examples:
+        >>> members([("a", 1), ("b", 2), ("a", 3)])
+        {'a': 3, 'b': 2, 'a (2)': 1}
+    """
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: Counter[str] = Counter()
+    for name, value in reversed(pairs):
+        seen[name] += 1
+        if seen[name] == 1:
+            continue
+        while (other := f"{name} ({seen[name]})") in found:
+            seen[name] += 1
+        found[other] = value
+    return found
 
 
 def to_json(value: Any) -> str:  # noqa: ANN401  any JSON value

@@ -6,15 +6,16 @@ import importlib
 import json
 import logging
 import os
+import socket
 import threading
 from collections import deque
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import dlt
@@ -345,6 +346,161 @@ def scripted() -> Iterator[Scripted]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+Answer: TypeAlias = bytes | tuple[int, dict[str, str], bytes] | None
+"""The content of an answer, or status, headers and content; None hangs up."""
+
+
+@dataclass
+class Hostile:
+    """A server whose answers are made of the RefIds that are asked for.
+
+    Attributes:
+        answer: Makes an answer, given the request's number, from 1, and RefIds.
+        url: Base URL.
+        asked: The RefIds of each request.
+    """
+
+    answer: Callable[[int, list[str]], Answer]
+    url: str = ""
+    asked: list[list[str]] = field(default_factory=list)
+
+
+@pytest.fixture
+def hostile() -> Iterator[Callable[..., Hostile]]:
+    """Start servers that answer as they are told."""
+    running: list[tuple[ThreadingHTTPServer, threading.Thread]] = []
+
+    def start(answer: Callable[[int, list[str]], Answer]) -> Hostile:
+        made = Hostile(answer)
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = 5
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                ref_ids = json.loads(body)["ListRefid"]
+                made.asked.append(ref_ids)
+                said = made.answer(len(made.asked), ref_ids)
+                if said is None:
+                    self.close_connection = True
+                    return
+                status, headers, content = (
+                    (200, {}, said) if isinstance(said, bytes) else said
+                )
+                self.send_response(status)
+                headers = {"Content-Length": str(len(content))} | headers
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Say nothing: clients leave in the middle."""
+
+        server = Server(("127.0.0.1", 0), Handler)
+        made.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        running.append((server, thread))
+        return made
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+class RawServer:
+    """A loopback server that does with each connection what it is told, byte by byte.
+
+    Args:
+        act: Called with each connection, in a thread of its own.
+
+    Attributes:
+        port: Where it listens.
+        requests: How many heads came.
+        ended: Set when it is to end; what drips looks at it.
+    """
+
+    def __init__(self, act: Callable[[RawServer, socket.socket], None]) -> None:
+        self.requests = 0
+        self.ended = threading.Event()
+        self._act = act
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def url(self) -> str:
+        """Base URL, in plain http."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def take(self, connection: socket.socket) -> bool:
+        """Read a request; False when there is none."""
+        came = b""
+        while b"\r\n\r\n" not in came:
+            came += (chunk := connection.recv(65_536))
+            if not chunk:
+                return False
+        head, _, body = came.partition(b"\r\n\r\n")
+        length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+        while len(body) < length:
+            body += connection.recv(65_536)
+        self.requests += 1
+        return True
+
+    def drip(self, connection: socket.socket, piece: bytes) -> None:
+        """Send a piece again and again, slowly, until somebody ends it."""
+        while not self.ended.wait(0.05):
+            connection.sendall(piece)
+
+    def close(self) -> None:
+        """End all that is under way."""
+        self.ended.set()
+        # A blocked accept() wakes for a shutdown only.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while not self.ended.is_set():
+                connection, _ = self._listener.accept()
+                connection.settimeout(0.2)
+                thread = threading.Thread(target=self._serve, args=(connection,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            self._act(self, connection)
+
+
+@pytest.fixture
+def raw_server() -> Iterator[Callable[..., RawServer]]:
+    """Start servers that do what they are told, byte by byte."""
+    running: list[RawServer] = []
+
+    def start(act: Callable[[RawServer, socket.socket], None]) -> RawServer:
+        running.append(RawServer(act))
+        return running[-1]
+
+    yield start
+    for server in running:
+        server.close()
 
 
 @pytest.fixture

@@ -14,12 +14,14 @@ import msgspec
 
 from esms_source.api.envelope import (
     MAX_ROWS,
-    check_size,
+    clip,
     read_envelope,
     read_message,
     require_ok,
+    within_bounds,
 )
 from esms_source.api.fast_reader import SUCCESS, read_plain
+from esms_source.api.held import UnloadedBytes, weight
 from esms_source.api.lenient_reader import read_odd
 from esms_source.api.remedies import refusal
 from esms_source.api.transport import Transport
@@ -27,9 +29,11 @@ from esms_source.exceptions import (
     ApiError,
     MalformedAnswerError,
     RateLimitedError,
+    RetryableApiError,
 )
 from esms_source.privacy import Privacy
 from esms_source.redaction import first_line
+from esms_source.storable import storable_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -58,11 +62,11 @@ class Client:
         self._privacy = Privacy(settings)
         # Threads that read side by side would only fight over the interpreter.
         self._reading = threading.Lock()
+        self._unloaded = UnloadedBytes()
 
-    @property
-    def is_short(self) -> bool:
-        """Tell whether answers wait for others to be released."""
-        return self._transport.held.is_short
+    def wait_for_loading(self) -> None:
+        """Wait while too much that was read has not become rows; see ``release``."""
+        self._unloaded.wait()
 
     def ask(self, request: Request, on_sent: Callable[[], None]) -> None:
         """Send a request once and fill in its answer.
@@ -77,21 +81,26 @@ class Client:
             CredentialsError: The key, the account or this host is refused.
             OaRefusedError: The OA is refused.
         """
-        unforeseen = ""
         try:
             self._ask(request, on_sent)
-        except ApiError:
-            raise
+        except ApiError as exc:
+            error = exc
         except Exception as exc:  # noqa: BLE001  what nobody foresaw fails one request
-            unforeseen = f"{type(exc).__name__}: {first_line(exc)}"
-        if unforeseen:
-            # Raised here, as its cause would carry the answer along.
-            raise MalformedAnswerError(str(self._redact(unforeseen)))
+            text = self._redact(f"{type(exc).__name__}: {first_line(exc)}")
+            error = MalformedAnswerError(storable_text(text))
+        else:
+            return
+        # Its frames and causes hold the answer, and the error may be kept for long.
+        error.__cause__ = error.__context__ = None
+        try:
+            raise error.with_traceback(None)
+        finally:
+            del error
 
     def release(self, requests: Iterable[Request]) -> None:
         """Note that the answers of some requests have become rows."""
         for request in requests:
-            self._transport.held.release(request.held_bytes)
+            self._unloaded.add(-request.held_bytes)
             request.held_bytes = 0
 
     def close(self) -> None:
@@ -104,65 +113,67 @@ class Client:
             "ListRefid": request.ref_ids,
             "OAId": request.oa_id,
         }
-        received = self._transport.post(msgspec.json.encode(payload), on_sent)
-        request.held_bytes = len(received.content)
-        try:
-            with self._reading:
-                began = time.monotonic()
-                self._read(request, received)
-                request.decoding = time.monotonic() - began
-        except BaseException:
-            self.release([request])
-            raise
-        request.http_status, request.code = received.status, SUCCESS
+        body = msgspec.json.encode(payload)
+        with self._transport.post(body, on_sent) as received, self._reading:
+            self._unloaded.wait()
+            began = time.monotonic()
+            self._read(request, received)
+            request.decoding = time.monotonic() - began
+            request.http_status, request.code = received.status, SUCCESS
+            request.held_bytes = weight(received.content, request.rows)
+            self._unloaded.add(request.held_bytes)
 
     def _read(self, request: Request, received: Received) -> None:
         """Read an answer into its request, or say what is wrong with it."""
+        status = received.status
         retry_after = _seconds(received.headers.get("Retry-After"))
-        is_refused = received.status == HTTPStatus.TOO_MANY_REQUESTS or (
-            received.status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
+        is_refused = status == HTTPStatus.TOO_MANY_REQUESTS or (
+            status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
         )
-        if is_refused:
-            raise RateLimitedError(
-                f"HTTP {received.status}",
-                retry_after=retry_after,
-                http_status=received.status,
-            )
         try:
-            self._read_content(request, received.content, received.status)
-        except RateLimitedError as exc:
-            exc.retry_after = retry_after
-            raise
+            self._read_content(request, received.content, status)
+        except RetryableApiError as exc:
+            if is_refused:
+                exc = RateLimitedError(f"HTTP {status}", retry_after=0, code=exc.code)
+                exc.http_status = status
+            if isinstance(exc, RateLimitedError):
+                exc.retry_after = retry_after
+            raise exc from None
 
-    def _read_content(self, request: Request, content: bytes, status: int) -> None:
-        check_size(content)
+    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
+        content = within_bounds(content, status)
         if status == HTTPStatus.OK:
             plain = read_plain(content, request.oa_id, request.ref_ids)
             if plain is not None:
                 message, request.columns = plain
                 _require_few(len(request.columns["place"]))
-                request.message = self._redact(message)
+                request.message = message and self._redact(message)
                 return
         envelope, code = read_envelope(content, status)
-        message = self._redact(read_message(envelope))
+        message = read_message(envelope)
+        message = message and self._redact(message)
         if code != SUCCESS:
-            raise refusal(code, message, status, request.oa_id)
-        require_ok(status)
-        rows = envelope.get("Data_callback")
-        if not isinstance(rows, (list, type(None))):
-            text = "Data_callback is not a list"
-            raise MalformedAnswerError(text, code=code, http_status=status)
-        _require_few(len(rows or ()))
-        request.columns, request.rejected = read_odd(
-            rows or [], request.oa_id, request.ref_ids, self._privacy
-        )
+            raise refusal(code, message and clip(message), status, request.oa_id)
+        require_ok(status, code)
+        rows = _read_rows(envelope)
+        _require_few(len(rows))
+        read_odd(request, rows, self._privacy)
         request.message = message
 
-    def _redact(self, message: str | None) -> str | None:
+    def _redact(self, message: str) -> str:
         """Cut the key and the secret out of what the API says."""
         for secret in self._credentials.values():
-            message = message and message.replace(secret, "***")
+            message = message.replace(secret, "***")
         return message
+
+
+def _read_rows(envelope: dict[str, Any]) -> list[Any]:
+    rows = envelope.get("Data_callback")
+    if not isinstance(rows, (list, type(None))):
+        raise MalformedAnswerError("Data_callback is not a list", code=SUCCESS)
+    if "Data_callback (2)" in envelope:
+        raise MalformedAnswerError("several Data_callback", code=SUCCESS)
+    return rows or []
 
 
 def _require_few(rows: int) -> None:

@@ -1,173 +1,141 @@
 """Attempts that end in time, whatever the server sends.
 
 urllib3 bounds each read from a socket, not their sum: a server that sends a byte now
-and then would hold a thread for ever. So one thread breaks connections off.
+and then would hold a thread for ever. Here each wait is at most what is left.
 """
 
 from __future__ import annotations
 
-import os
+import io
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import contextmanager, suppress
+from http.client import HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any, Final
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from esms_source.exceptions import TransportError
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OUT_OF_TIME: Final = "time-out while the answer was coming"
+MAX_HEAD_BYTES: Final = 128 * 1024
+"""What may come before the body: interim answers, status line, headers."""
 
 
-class Attempt:
-    """One request under way, and the connection that it uses.
+class _Attempt(threading.local):
+    ends_at = float("inf")
+
+
+_attempt = _Attempt()
+
+
+@contextmanager
+def attempt(seconds: float) -> Iterator[None]:
+    """End all waits of this thread for a server after so many seconds."""
+    _attempt.ends_at = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _attempt.ends_at = float("inf")
+
+
+def seconds_left() -> float:
+    """Return how long this thread's attempt may still take.
+
+    Raises:
+        TimeoutError: No longer.
+    """
+    left = _attempt.ends_at - time.monotonic()
+    if left <= 0:
+        raise TimeoutError("the attempt took too long")
+    return left
+
+
+class _Bounded(io.RawIOBase):
+    """The reading end of a socket: each read takes at most what is left.
 
     Attributes:
-        ends_at: When it is broken off, in monotonic seconds.
-        is_broken: Whether that has happened.
-        has_ended: Whether the answer came, or an error.
+        allowed: How many bytes may come.
     """
 
-    def __init__(self, ends_at: float) -> None:
-        self.ends_at = ends_at
-        self.is_broken = False
-        self.has_ended = False
-        self._lock = threading.Lock()
-        self._handle: socket.socket | None = None
+    def __init__(self, connection: socket.socket, raw: io.RawIOBase) -> None:
+        self.allowed = float(MAX_HEAD_BYTES)
+        self._connection = connection
+        self._raw = raw
+        self._timeout = connection.gettimeout()
 
-    def uses(self, connection: socket.socket) -> None:
-        """Note the connection that is used from now on."""
-        # A handle of our own stays when TLS or the answer takes the socket over.
-        handle = socket.socket(fileno=os.dup(connection.fileno()))
-        with self._lock:
-            before, self._handle = self._handle, handle
-            if self.is_broken:
-                self._shut_down()
-        if before is not None:
-            before.close()
+    def readable(self) -> bool:
+        return True
 
-    def require_time(self, status: int) -> None:
-        """Refuse what may be cut short, as the connection was broken off.
-
-        Raises:
-            TransportError: It was.
-        """
-        if self.is_broken:
-            raise TransportError(OUT_OF_TIME, http_status=status)
-
-    def break_off(self) -> None:
-        """End what waits for the connection, with an error."""
-        with self._lock:
-            if not self.has_ended:
-                self.is_broken = True
-                self._shut_down()
-
-    def end(self) -> None:
-        """Let another attempt have the connection."""
-        with self._lock:
-            self.has_ended = True
-            handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.close()
-
-    def _shut_down(self) -> None:
-        if self._handle is not None:
-            with suppress(OSError):
-                self._handle.shutdown(socket.SHUT_RDWR)
-
-
-class Deadlines:
-    """Break attempts off that take too long, whatever the server sends.
-
-    Args:
-        seconds: What an attempt may take.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        # All may take equally long: the first one that began ends first.
-        self._attempts: deque[Attempt] = deque()
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._is_closed = False
-
-    @contextmanager
-    def attempt(self) -> Iterator[Attempt]:
-        """Watch over the requests of this thread until the block ends."""
-        attempt = Attempt(time.monotonic() + self._seconds)
-        with self._changed:
-            while self._attempts and self._attempts[0].has_ended:
-                self._attempts.popleft()
-            self._attempts.append(attempt)
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._watch, name="esms-deadlines", daemon=True
-                )
-                self._thread.start()
-        _current.attempt = attempt
-        try:
-            yield attempt
-        finally:
-            attempt.end()
-            _current.attempt = None
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401  any writable buffer
+        self._connection.settimeout(_at_most(self._timeout))
+        size = self._raw.readinto(buffer)
+        self.allowed -= size or 0
+        if self.allowed < 0:
+            raise HTTPException("headers without end")
+        return size
 
     def close(self) -> None:
-        """Watch no longer."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify()
-
-    def _watch(self) -> None:
-        with self._changed:
-            while not self._is_closed:
-                now = time.monotonic()
-                while self._attempts and (
-                    self._attempts[0].has_ended or self._attempts[0].ends_at <= now
-                ):
-                    self._attempts.popleft().break_off()
-                # Whatever begins meanwhile ends later than so.
-                wait = self._seconds
-                if self._attempts:
-                    wait = self._attempts[0].ends_at - now
-                self._changed.wait(wait)
+        self._raw.close()
+        super().close()
 
 
-class _Current(threading.local):
-    attempt: Attempt | None = None
+def _at_most(seconds: float | None) -> float:
+    left = seconds_left()
+    return left if seconds is None else min(seconds, left)
 
 
-_current = _Current()
+class _Response(HTTPResponse):
+    """An answer whose head is bounded, and that ends in time."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  passed on
+        super().__init__(sock, *args, **kwargs)
+        self._bounded = _Bounded(sock, self.fp.detach())
+        self.fp = io.BufferedReader(self._bounded)
+
+    def begin(self) -> None:
+        super().begin()
+        self._bounded.allowed = float("inf")
 
 
-class _Breakable:
-    """A connection that tells the attempt of its thread which socket it uses."""
+class _InTime:
+    """What both kinds of connections do to end in time."""
 
+    host: str
+    port: int
     sock: socket.socket | None
+    timeout: float | None
 
     def _new_conn(self) -> socket.socket:
+        # urllib3 gives each address of a host the whole time.
+        addresses = 1
+        with suppress(OSError):
+            kind = socket.SOCK_STREAM
+            addresses = len(socket.getaddrinfo(self.host, self.port, type=kind))
+        self.timeout = min(_at_most(self.timeout), seconds_left() / addresses)
         opened: socket.socket = super()._new_conn()  # type: ignore[misc]
-        _tell(opened)
+        opened.settimeout(_at_most(self.timeout))
         return opened
 
-    def request(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401  passed on
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
         if self.sock is not None:
-            _tell(self.sock)
-        super().request(*args, **kwargs)  # type: ignore[misc]
+            self.sock.settimeout(_at_most(self.timeout))
+
+    def send(self, data: Any) -> None:  # noqa: ANN401  passed on
+        if self.sock is not None:
+            self.sock.settimeout(_at_most(self.timeout))
+        super().send(data)  # type: ignore[misc]
 
 
-def _tell(opened: socket.socket) -> None:
-    if _current.attempt is not None:
-        _current.attempt.uses(opened)
+class InTimeHTTPConnection(_InTime, HTTPConnection):
+    """A connection in plain http whose waits end in time."""
+
+    response_class = _Response
 
 
-class BreakableHTTPConnection(_Breakable, HTTPConnection):
-    """A connection in plain http that can be broken off."""
+class InTimeHTTPSConnection(_InTime, HTTPSConnection):
+    """An encrypted connection whose waits end in time."""
 
-
-class BreakableHTTPSConnection(_Breakable, HTTPSConnection):
-    """An encrypted connection that can be broken off."""
+    response_class = _Response

@@ -12,7 +12,7 @@ from typing import Any, Final
 from esms_source.api.fields import MAX_EXPONENT
 from esms_source.api.lenient_reader import read_int
 from esms_source.exceptions import MalformedAnswerError, TransportError
-from esms_source.storable import MAX_DEPTH, storable
+from esms_source.storable import MAX_DEPTH, members, storable
 
 CODE_FIELDS: Final = ("Code", "CodeResult", "CodeResponse")
 MESSAGE_FIELDS: Final = ("Message", "ErrorMessage")
@@ -26,12 +26,15 @@ MAX_VALUES: Final = 25 * MAX_ROWS
 COUNTED_FROM_BYTES: Final = 1024 * 1024
 """Smaller answers can't hold so many that it matters."""
 
+MAX_SAID: Final = 1_000
+"""Characters of a message that go into an error's text."""
+
 BLOCK_BYTES: Final = 64 * 1024
 _STRING: Final = re.compile(rb'"[^"]*"?')
 _BRACKETS: Final = re.compile(r'["\\\[\]{}]')
 
 
-def read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
+def read_envelope(content: bytearray, status: int) -> tuple[dict[str, Any], int]:
     """Read the JSON object of an answer and its code, whatever the HTTP status.
 
     Texts in it are storable; what is nested too deep is JSON text.
@@ -52,14 +55,19 @@ def read_envelope(content: bytes, status: int) -> tuple[dict[str, Any], int]:
     return envelope, code
 
 
-def check_size(content: bytes) -> None:
+def within_bounds(content: bytearray, status: int) -> bytearray:
     """Refuse what would take too much memory once it is parsed.
+
+    Returns:
+        The answer; a large one in UTF-8, whatever it came in.
 
     Raises:
         MalformedAnswerError: There are too many values.
     """
     if len(content) < COUNTED_FROM_BYTES:
-        return
+        return content
+    if json.detect_encoding(content) not in {"utf-8", "utf-8-sig"}:
+        content = bytearray(_decode(content), "utf-8", "surrogatepass")
     text = content.replace(rb"\\", b"").replace(rb"\"", b"")
     values, quotes = 0, 0
     for start in range(0, len(text), BLOCK_BYTES):
@@ -67,8 +75,17 @@ def check_size(content: bytes) -> None:
         bare = _STRING.sub(b"", b'"' * (quotes % 2) + block)
         values += sum(map(bare.count, (b",", b"[", b"{")))
         quotes += block.count(b'"')
-    if values > MAX_VALUES:
-        raise MalformedAnswerError(f"an answer of more than {MAX_VALUES} values")
+        if values > MAX_VALUES:
+            said = f"an answer of more than {MAX_VALUES} values"
+            raise MalformedAnswerError(said, http_status=status)
+    return content
+
+
+def clip(message: str) -> str:
+    """Return what of a message goes into an error's text."""
+    if len(message) <= MAX_SAID:
+        return message
+    return f"{message[:MAX_SAID]}… of {len(message)} characters"
 
 
 def read_message(envelope: dict[str, Any]) -> str | None:
@@ -80,26 +97,27 @@ def read_message(envelope: dict[str, Any]) -> str | None:
     return None
 
 
-def require_ok(status: int) -> None:
-    """Refuse an HTTP status other than 200.
+def require_ok(status: int, code: int | None = None) -> None:
+    """Refuse an HTTP status other than 200, whatever code came with it.
 
     Raises:
         TransportError: It is another one.
     """
     if status != HTTPStatus.OK:
-        raise TransportError(f"HTTP {status}", http_status=status)
+        said = f"HTTP {status}" if code is None else f"HTTP {status} with Code {code}"
+        raise TransportError(said, code=code, http_status=status)
 
 
-def _decode(content: bytes) -> str:
+def _decode(content: bytearray) -> str:
     """Return the text of an answer; bytes that are none become odd characters."""
     encoding = json.detect_encoding(content)
     try:
         return content.decode(encoding, "surrogatepass")
     except UnicodeDecodeError:
-        return content.decode("utf-8", "surrogateescape")
+        return content.decode("utf-8-sig", "surrogateescape")
 
 
-def _parse(content: bytes) -> Any:  # noqa: ANN401  any JSON value
+def _parse(content: bytearray) -> Any:  # noqa: ANN401  any JSON value
     """Return the value of some JSON, None where it is none.
 
     No error leaves here: it would carry the answer along.
@@ -158,7 +176,11 @@ def _to_int(digits: str) -> int | str:
 
 # Not strict: a control character in a text is one odd value.
 _decoder: Final = json.JSONDecoder(
-    parse_float=_to_decimal, parse_int=_to_int, parse_constant=str, strict=False
+    object_pairs_hook=members,
+    parse_float=_to_decimal,
+    parse_int=_to_int,
+    parse_constant=str,
+    strict=False,
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import datetime, timezone
 from decimal import Decimal, InvalidOperation
 from json import JSONDecodeError, JSONDecoder, JSONEncoder
@@ -20,8 +21,11 @@ MAX_WRAPS: Final = 5
 EXACT_DIGITS: Final = 15
 """A number of so many characters survives as a float."""
 
-MAX_BROKEN: Final = 100
+MAX_BROKEN: Final = 10
 """Starts of unreadable JSON after which no more are tried, so that time is bounded."""
+
+MAX_PARSED: Final = 64 * 1024
+"""Characters of a text that are parsed; Zalo's errors have some hundred."""
 
 _INTEGER: Final = re.compile(r"\s*([+-]?[0-9]{1,19})\s*")
 # No JSON goes on with a % after its first bracket: such a text is half encoded.
@@ -29,9 +33,14 @@ _ENCODED: Final = re.compile(r"\s*[{\[]?%(?:25)?(?:7B|5B|22)", re.IGNORECASE)
 _DATE: Final = re.compile(r"____(\d\d)/(\d\d)/(\d{4}) (\d\d:\d\d:\d\d)", re.ASCII)
 _OBJECT_START: Final = re.compile(r'\{\s*(?:"|\Z)')
 _ERROR: Final = re.compile(r'"[Ee]rror"\s*:')
-# A number with nothing behind it may have been cut itself.
-_CODE: Final = re.compile(_ERROR.pattern + r'\s*(?:"\s*)?([+-]?[0-9]{1,19})\s*[",}]')
-_MESSAGE: Final = re.compile(r'"[Mm]essage"\s*:\s*("(?:[^"\\]|\\.)*)', re.DOTALL)
+_TOKEN: Final = re.compile(
+    r"""
+    "(?:[^"\\]|\\.)*"?   # a text, cut perhaps
+    | [\[\]{},:]
+    | [^\s"\[\]{},:]+    # anything else
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class ParsedError(NamedTuple):
@@ -72,15 +81,32 @@ def parse_error_info(text: str | None) -> ParsedError:
     """
     if text is None:
         return NOTHING
+    if len(text) > MAX_PARSED:
+        return _read_long(text)
     # The common form goes the short way: an object and nothing else.
     plain = text[:1] == "{" and text[-1:] == "}"
     return (plain and _read_object(text, text)) or _read(text, MAX_WRAPS, None)
 
 
-def _read(text: str, wraps: int, at: datetime | None) -> ParsedError:
+def _read_long(text: str) -> ParsedError:
+    """Read how a long text begins, as if it were cut there; keep all of it."""
+    begin, all_of_it = _decode_percents(text[:MAX_PARSED]).strip(), storable_text(text)
+    at = _to_time(text[-2 * DATE_LENGTH :].rstrip()[-DATE_LENGTH:])
+    parsed = _read_object(begin, text) or _read_string(begin, text, MAX_WRAPS, at)
+    if parsed is None:
+        return NOTHING._replace(message=all_of_it, at=at)
+    return parsed._replace(detail=all_of_it, at=at)
+
+
+def _decode_percents(text: str) -> str:
     for _ in range(2):
         if _ENCODED.match(text):
             text = unquote(text, errors="surrogateescape")
+    return text
+
+
+def _read(text: str, wraps: int, at: datetime | None) -> ParsedError:
+    text = _decode_percents(text)
     body = text.strip()
     if at is None and (at := _to_time(body[-DATE_LENGTH:])):
         body = body[:-DATE_LENGTH].rstrip()
@@ -118,23 +144,23 @@ def _to_code(value: Any) -> int | None:  # noqa: ANN401  any JSON value
 
 def _read_object(body: str, text: str) -> ParsedError | None:
     """Read the first JSON object that has an error; None if all JSON has none."""
-    end = broken = 0
-    try:
-        while broken < MAX_BROKEN and (match := _OBJECT_START.search(body, end)):
-            start = match.start()
-            try:
-                members, end = _decode(body, start)
-            except JSONDecodeError as error:
-                broken += 1
-                # What a broken object holds must not pass for its own code.
-                own = _ERROR.search(body, start, error.pos)
-                end = len(body) if own else start + 1
-            else:
-                if "error" in members or "Error" in members:
-                    return _read_members(members, _join(body[:start], body[end:]))
-    except (ValueError, RecursionError):  # too long a number, too deep a nest
-        broken += 1
-    return _read_cut(body, text) if broken else None
+    end = 0
+    broken: list[int] = []
+    while len(broken) < MAX_BROKEN and (match := _OBJECT_START.search(body, end)):
+        start = match.start()
+        try:
+            members, end = _decode(body, start)
+            if "error" in members or "Error" in members:
+                return _read_members(members, _join(body[:start], body[end:]))
+        except JSONDecodeError as error:
+            broken.append(start)
+            # What a broken object holds must not pass for the text's code.
+            if _ERROR.search(body, start, error.pos):
+                return _read_cut(body, start, text)
+            end = start + 1
+        except (ValueError, RecursionError):  # too long a number, too deep a nest
+            return _read_cut(body, start, text)
+    return _read_cut(body, broken[0], text) if broken else None
 
 
 def _read_members(members: dict[str, Any], detail: str | None) -> ParsedError:
@@ -167,30 +193,58 @@ def _read_string(
     try:
         content, end = _decode(body)
     except JSONDecodeError:
-        return _read_cut(body, text)
+        body = body.replace('\\"', '"')
+        start = _OBJECT_START.search(body)
+        return _read_cut(body, start.start() if start else len(body), text)
     inner = _read(content, wraps - 1, at)
     return inner._replace(detail=_join(inner.detail or "", body[end:]))
 
 
-def _read_cut(body: str, text: str) -> ParsedError:
-    """Read code and message of JSON that breaks off, by pattern."""
-    if body.startswith('"'):
-        body = body.replace('\\"', '"')
-    code, message = _CODE.search(body), _MESSAGE.search(body)
+def _read_cut(body: str, start: int, text: str) -> ParsedError:
+    """Read code and message of the object that begins somewhere and breaks off."""
+    found = _scalars(body, start)
+    error = found.get('"error"', found.get('"Error"', ""))
+    message = found.get('"message"', found.get('"Message"', ""))
+    # A number with nothing behind it may have been cut itself, as a text may.
+    is_whole = error[:1] != '"' or error[1:].endswith('"')
     return ParsedError(
-        _to_code(code[1]) if code else None,
-        _unescape(message[1]) if message else None,
+        _to_code(error.strip('"')) if is_whole else None,
+        _unescape(message) if message[:1] == '"' else None,
         storable_text(text.strip()),
         None,
         None,
     )
 
 
+def _scalars(body: str, start: int) -> dict[str, str]:
+    """Return those members of an object that are no lists or objects, as they stand."""
+    found: dict[str, str] = {}
+    name, depth, is_value = "", 0, False
+    for match in _TOKEN.finditer(body, start):
+        part = match[0]
+        if part in "{[":
+            depth += 1
+            name = ""
+        elif part in "}]":
+            depth -= 1
+            if not depth:
+                break
+        elif depth > 1:
+            continue
+        elif part in ":,":
+            is_value = part == ":"
+        elif not is_value:
+            name = part
+        elif name and (part[0] == '"' or match.end() < len(body)):
+            found.setdefault(name, part)
+    return found
+
+
 def _unescape(quoted: str) -> str:
-    try:
-        return storable_text(_decode(quoted + '"')[0])
-    except JSONDecodeError:
-        return storable_text(quoted[1:])
+    for text in (quoted, quoted + '"'):
+        with suppress(JSONDecodeError):
+            return storable_text(_decode(text)[0])
+    return storable_text(quoted[1:])
 
 
 def _join(before: str, after: str) -> str | None:

@@ -27,16 +27,13 @@ SUCCESS: Final = 100
 # Numbers may come as text.
 _KINDS: Final = {BIGINT: int | str | None, DECIMAL: Decimal | None, TEXT: str | None}
 
-_TYPED_FIELDS: Final = [
-    *((field, _KINDS[TYPE_OF[column]], None) for field, column in COLUMN_OF.items()),
-    ("ErrorInfo", str | None, None),
+_FIELDS: Final = [
+    ("SMSID", str),
+    ("OAId", str | None),
+    *((field, _KINDS[TYPE_OF[column]]) for field, column in COLUMN_OF.items()),
+    ("ErrorInfo", str | None),
 ]
-_Row: Final = msgspec.defstruct(
-    "Row",
-    [("SMSID", str), ("OAId", str | None, None), *_TYPED_FIELDS],
-    forbid_unknown_fields=True,
-    gc=False,
-)
+_Row: Final = msgspec.defstruct("Row", _FIELDS, forbid_unknown_fields=True, gc=False)
 
 
 _ODD: Final = (
@@ -53,7 +50,7 @@ _ODD: Final = (
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     Code: int | str
     Data_callback: list[_Row]  # type: ignore[valid-type]
-    Message: str | None = None
+    Message: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _decoder: Final = msgspec.json.Decoder(_Envelope)
@@ -63,7 +60,7 @@ _NUMBERS: Final = [name for name in _NAMES if TYPE_OF[name] != TEXT]
 
 
 def read_plain(
-    content: bytes, oa_id: str, ref_ids: Sequence[str]
+    content: bytearray, oa_id: str, ref_ids: Sequence[str]
 ) -> tuple[str | None, dict[str, Any]] | None:
     """Read the message and rows of a usual answer; None stands for any other.
 
@@ -81,6 +78,13 @@ def read_plain(
         return None
     try:
         envelope = _decoder.decode(content)
+        message = envelope.Message
+        names = (2 if message is msgspec.UNSET else 3) + len(_FIELDS) * len(
+            envelope.Data_callback
+        )
+        # Of several members with one name msgspec would keep the last.
+        if _count_names(content) != names:
+            return None
         if int(envelope.Code) != SUCCESS:
             return None
         cells = map(astuple, envelope.Data_callback)
@@ -95,13 +99,19 @@ def read_plain(
     if not {oa_id, None}.issuperset(oa_ids):
         return None
     columns["row_no"] = range(1, len(sms_ids) + 1)
-    return envelope.Message, columns
+    return None if message is msgspec.UNSET else message, columns
+
+
+def _count_names(content: bytearray) -> int:
+    """Count the names of members in valid JSON, but for those before a blank."""
+    in_texts = content.count(rb"\":") if b"\\" in content else 0
+    return content.count(b'":') - in_texts
 
 
 def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind == DECIMAL and not all(
         -MAX_EXPONENT <= number.adjusted() <= MAX_EXPONENT
-        for number in values
+        for number in set(values)
         if number is not None
     ):
         raise OverflowError("a number of absurd size")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
@@ -16,43 +16,47 @@ from esms_source.tables import BIGINT, DECIMAL, TEXT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from esms_source.api.request import Request
     from esms_source.privacy import Privacy
 
+SMALLEST: Final = Decimal(1).scaleb(-DECIMAL.scale)
+"""The least decimal that a column tells from 0."""
 
-def read_odd(
-    rows: Sequence[Any], oa_id: str, ref_ids: Sequence[str], privacy: Privacy
-) -> tuple[dict[str, Any], list[Rejected]]:
-    """Read the rows of one answer, whatever they hold.
+
+def read_odd(request: Request, rows: Sequence[Any], privacy: Privacy) -> None:
+    """Read the rows of an answer into its request, whatever they hold.
 
     Args:
+        request: What was asked; its ``columns``, ``rejected`` and ``misfits`` are
+            filled in.
         rows: ``Data_callback``, parsed.
-        oa_id: The OA that was asked for.
-        ref_ids: The RefIds that were asked for.
         privacy: What goes into no JSON column.
-
-    Returns:
-        The rows that found their RefId, by column of the schema ``TYPED``, and the
-        others.
     """
-    placed, rejected = _place(rows, ref_ids, privacy)
-    extras, columns = placed.extras, {}
+    placed, rejected = _place(rows, request.ref_ids, privacy)
+    oa_id, extras = request.oa_id, placed.extras
+    columns: dict[str, Any] = {}
+    misfits = 0
     for api_name, name in COLUMN_OF.items():
         values = [row.get(api_name) for row in placed.rows]
-        columns[name], misfits = _typed(values, TYPED.field(name).type)
-        for index in misfits:
+        columns[name], odd = _typed(values, TYPED.field(name).type)
+        misfits += len(odd)
+        for index in odd:
             extras[index][api_name] = values[index]
     for row, extra in zip(placed.rows, extras, strict=True):
         extra |= {name: row[name] for name in row if name not in KNOWN}
         named = row.get("OAId")
         if named is not None and str(named).strip() != oa_id:
             extra["OAId"] = named
+    texts = [_error_info(row.get("ErrorInfo")) for row in placed.rows]
+    jsons = [to_json(privacy.scrub(extra)) if extra else None for extra in extras]
+    # Arrow keeps them in less room, and they may have to wait.
     columns |= {
-        "place": placed.places,
-        "row_no": placed.row_nos,
-        "error_info": [_error_info(row.get("ErrorInfo")) for row in placed.rows],
-        "extra": [to_json(privacy.scrub(extra)) if extra else None for extra in extras],
+        "place": pa.array(placed.places, BIGINT),
+        "row_no": pa.array(placed.row_nos, BIGINT),
+        "error_info": pa.array(texts, TEXT),
+        "extra": pa.array(jsons, TEXT),
     }
-    return columns, rejected
+    request.columns, request.rejected, request.misfits = columns, rejected, misfits
 
 
 @dataclass
@@ -114,7 +118,7 @@ def _find(
 
 
 def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
-    """Return a column and the places of values that don't fit it."""
+    """Return a column and the places of values that don't fit it as they are."""
     try:
         if kind == BIGINT:
             array = pa.array(values)
@@ -129,7 +133,8 @@ def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     misfits = [
         index
         for index, (value, cell) in enumerate(zip(values, column, strict=True))
-        if cell is None and value is not None
+        if value is not None
+        and (cell is None or (kind == DECIMAL and cell != _read_number(value)))
     ]
     return pa.array(column, kind), misfits
 
@@ -161,14 +166,13 @@ def read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
 
 
 def _read_decimal(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
+    """Read a number, rounded to the column's scale."""
     number = _read_number(value)
-    if number is None or number.adjusted() >= DECIMAL.precision - DECIMAL.scale:
+    whole_digits = DECIMAL.precision - DECIMAL.scale
+    if number is None or number.adjusted() >= whole_digits:
         return None
-    try:
-        pa.array([number], DECIMAL)
-    except pa.ArrowException:
-        return None
-    return number
+    rounded = number.quantize(SMALLEST, ROUND_HALF_UP)
+    return rounded if rounded.adjusted() < whole_digits else None
 
 
 def _error_info(value: Any) -> str | None:  # noqa: ANN401  any JSON value

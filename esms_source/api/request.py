@@ -48,7 +48,9 @@ class Request:
         columns: The answer's rows that found their RefId, by the names of the schema
             ``fields.TYPED``; None without a usable answer (readers).
         rejected: Its other rows (lenient reader).
-        held_bytes: What the answer counts for until it has become rows (client).
+        misfits: Values that didn't fit their column; ``extra`` keeps them (lenient
+            reader).
+        held_bytes: What the answer takes until it has become rows (client).
         decoding: Seconds that reading the answer took (client).
         number: The request's number in its load, from 1 (recorder).
         states: Of each RefId what the answer makes of it: final, pending or missing;
@@ -72,6 +74,7 @@ class Request:
     message: str | None = None
     columns: dict[str, Any] | None = None
     rejected: list[Rejected] = field(default_factory=list)
+    misfits: int = 0
     held_bytes: int = 0
     decoding: float = 0.0
     number: int = 0

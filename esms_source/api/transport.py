@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import threading
-import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 from urllib.parse import urlsplit
 
@@ -20,29 +19,26 @@ from urllib3.exceptions import (
 )
 
 from esms_source.api.deadlines import (
-    OUT_OF_TIME,
-    BreakableHTTPConnection,
-    BreakableHTTPSConnection,
-    Deadlines,
+    InTimeHTTPConnection,
+    InTimeHTTPSConnection,
+    attempt,
+    seconds_left,
 )
+from esms_source.api.held import MAX_ANSWER_BYTES, ReceivedBytes
 from esms_source.exceptions import MalformedAnswerError, TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from urllib3 import BaseHTTPResponse, HTTPConnectionPool
 
-    from esms_source.api.deadlines import Attempt
+    from esms_source.api.held import Share
     from esms_source.config import Settings
 
-MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 CHUNK_BYTES: Final = 256 * 1024
 
-MAX_HELD_BYTES: Final = 96 * 1024 * 1024
-"""What all answers may take that are being received or wait to become rows.
-
-One more answer of ``MAX_ANSWER_BYTES`` may come in any case, so that somebody goes on.
-"""
+ENCODINGS: Final = ("gzip", "deflate")
+"""Content-Encodings that are asked for, and read."""
 
 
 class Received(NamedTuple):
@@ -50,7 +46,7 @@ class Received(NamedTuple):
 
     status: int
     headers: Mapping[str, str]
-    content: bytes
+    content: bytearray
 
 
 class Transport:
@@ -59,29 +55,25 @@ class Transport:
     Args:
         url: Where to; proxies and certificates are those of the environment.
         settings: The time-outs, and how many connections are kept.
-
-    Attributes:
-        held: How many bytes of answers are held; whoever is done with one releases it.
     """
 
     def __init__(self, url: str, settings: Settings) -> None:
-        self.held = HeldBytes()
         self._path = urlsplit(url).path
         self._timeout = Timeout(
             connect=settings.connect_timeout, read=settings.read_timeout
         )
-        self._deadlines = Deadlines(
-            settings.connect_timeout + 2 * settings.read_timeout
-        )
+        self._seconds = settings.connect_timeout + 2 * settings.read_timeout
         self._headers = {
-            "Accept-Encoding": "gzip, deflate",
+            "Accept-Encoding": ", ".join(ENCODINGS),
             "Content-Type": "application/json",
             "User-Agent": "esms-source",
         }
+        self._received = ReceivedBytes()
         self._pool = _open_pool(url, settings.max_in_flight)
 
-    def post(self, content: bytes, on_sent: Callable[[], None]) -> Received:
-        """Send a body and receive the answer; its content counts as held.
+    @contextmanager
+    def post(self, content: bytes, on_sent: Callable[[], None]) -> Iterator[Received]:
+        """Send a body and receive the answer, whose room is free after the block.
 
         Args:
             content: The body.
@@ -89,23 +81,23 @@ class Transport:
 
         Raises:
             TransportError: No complete answer came in time.
-            MalformedAnswerError: The answer is too large.
+            MalformedAnswerError: The answer is too large, or packed in an odd way.
         """
-        with self._deadlines.attempt() as attempt:
+        with self._received.share() as share:
             try:
-                return self._post(content, on_sent, attempt)
+                with attempt(self._seconds):
+                    received = self._post(content, on_sent, share)
             except (HTTPError, OSError) as exc:
                 # Only the kind of error: its text may quote what was sent.
-                text = OUT_OF_TIME if attempt.is_broken else _describe(exc)
-                raise TransportError(text) from None
+                raise TransportError(_describe(exc)) from None
+            yield received
 
     def close(self) -> None:
         """Close all connections."""
         self._pool.close()
-        self._deadlines.close()
 
     def _post(
-        self, content: bytes, on_sent: Callable[[], None], attempt: Attempt
+        self, content: bytes, on_sent: Callable[[], None], share: Share
     ) -> Received:
         with self._pool.urlopen(
             "POST",
@@ -117,28 +109,25 @@ class Transport:
             redirect=False,
             preload_content=False,
         ) as response:
-            received = self._receive(response, attempt)
+            received = _receive(response, share)
             return Received(response.status, response.headers, received)
 
-    def _receive(self, response: BaseHTTPResponse, attempt: Attempt) -> bytes:
-        content = bytearray()
-        try:
-            while chunk := response.read1(CHUNK_BYTES, decode_content=True):
-                self.held.take(attempt, len(chunk))
-                content += chunk
-                _require_small(content, response.status)
-            attempt.require_time(response.status)
-        except BaseException:
-            self.held.release(len(content), attempt)
-            raise
-        self.held.settle(attempt)
-        return bytes(content)
 
-
-def _require_small(content: bytearray, status: int) -> None:
-    if len(content) > MAX_ANSWER_BYTES:
-        text = f"an answer above {MAX_ANSWER_BYTES >> 20} MiB"
-        raise MalformedAnswerError(text, http_status=status)
+def _receive(response: BaseHTTPResponse, share: Share) -> bytearray:
+    status = response.status
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity", *ENCODINGS}:
+        text = f"an answer in Content-Encoding {encoding[:20]}"
+        raise MalformedAnswerError(ascii(text)[1:-1], http_status=status)
+    content = bytearray()
+    while chunk := response.read1(CHUNK_BYTES, decode_content=True):
+        seconds_left()
+        share.grow(len(chunk))
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            text = f"an answer above {MAX_ANSWER_BYTES >> 20} MiB"
+            raise MalformedAnswerError(text, http_status=status)
+    return content
 
 
 class _Body(io.BytesIO):
@@ -153,59 +142,6 @@ class _Body(io.BytesIO):
         if not chunk:
             self._on_sent()
         return chunk
-
-
-class HeldBytes:
-    """Bound what all answers take together; who finds no room waits.
-
-    Attributes:
-        is_short: Whether anybody waits.
-    """
-
-    def __init__(self, most: int = MAX_HELD_BYTES) -> None:
-        self.is_short = False
-        self._most = most
-        self._taken = 0
-        self._extra: Attempt | None = None
-        self._room = threading.Condition()
-
-    def take(self, attempt: Attempt, size: int) -> None:
-        """Hold more; wait for room, at most until the attempt's end.
-
-        Raises:
-            TransportError: There was no room in time.
-        """
-        with self._room:
-            while not self._has_room(attempt, size):
-                self.is_short = True
-                wait = attempt.ends_at - time.monotonic()
-                if wait <= 0 or not self._room.wait(wait):
-                    raise TransportError("too many large answers at once")
-            self._taken += size
-
-    def settle(self, attempt: Attempt) -> None:
-        """Note that an attempt takes no more."""
-        with self._room:
-            if self._extra is attempt:
-                self._extra = None
-
-    def release(self, size: int, attempt: Attempt | None = None) -> None:
-        """Let go of so many bytes."""
-        with self._room:
-            self._taken -= size
-            if attempt is not None and self._extra is attempt:
-                self._extra = None
-            self.is_short = False
-            self._room.notify_all()
-
-    def _has_room(self, attempt: Attempt, size: int) -> bool:
-        if self._taken + size <= self._most or self._extra is attempt:
-            return True
-        # One at a time may go on, so that not all wait for each other.
-        if self._extra is None and self._taken + size <= self._most + MAX_ANSWER_BYTES:
-            self._extra = attempt
-            return True
-        return False
 
 
 def _open_pool(url: str, connections: int) -> HTTPConnectionPool:
@@ -230,9 +166,7 @@ def _open_pool(url: str, connections: int) -> HTTPConnectionPool:
     )
     is_plain = pool.scheme == "http"
     # Of the pool itself, not of its class, which is everybody's.
-    pool.ConnectionCls = (
-        BreakableHTTPConnection if is_plain else BreakableHTTPSConnection
-    )
+    pool.ConnectionCls = InTimeHTTPConnection if is_plain else InTimeHTTPSConnection
     return pool
 
 
@@ -241,7 +175,7 @@ def _describe(exc: Exception) -> str:
         return "connection failed"
     if isinstance(exc, ConnectTimeoutError):
         return "time-out while connecting"
-    if isinstance(exc, ReadTimeoutError):
+    if isinstance(exc, (ReadTimeoutError, TimeoutError)):
         return "time-out while waiting for the answer"
     if isinstance(exc, SSLError):
         return "the server's certificate was not accepted"

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from esms_source.api.client import Client
+from esms_source.api.remedies import remedy_for
 from esms_source.api.request import Request
 from esms_source.config import resolve_settings
-from esms_source.exceptions import EsmsError, OaRefusedError
+from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.load.checks import check_destination, check_grants, missing_index
 from esms_source.load.destination import open_pipeline, own_pipeline, reporting_errors
 from esms_source.planning.candidates import count_skipped
@@ -45,7 +46,7 @@ def checks(
         return _check_destination(settings, pipeline, dataset, destination)
 
     def api_key(settings: Settings) -> str:
-        return _check_api_key(settings, found["sample"])
+        return check_api_key(settings, found["sample"])
 
     try:
         settings = resolve_settings()
@@ -114,7 +115,7 @@ def _check_rate_limit(settings: Settings) -> str:
     return f"{words}, by all processes with this key and {kind} store"
 
 
-def _check_api_key(settings: Settings, sample: Sample | None) -> str:
+def check_api_key(settings: Settings, sample: Sample | None) -> str:
     """Spend one request on a RefId of the warehouse."""
     if sample is None:
         return "not tried: there is no RefId to ask for"
@@ -129,6 +130,10 @@ def _check_api_key(settings: Settings, sample: Sample | None) -> str:
         client.ask(Request(oa_id, work), lambda: limiter.sent(slot))
     except OaRefusedError as exc:
         return f"accepted, but {exc}"
+    except RetryableApiError as exc:
+        raise EsmsError(
+            f"not known, as the API gave no usable answer: {exc}", remedy_for(exc)
+        ) from exc
     finally:
         client.close()
         if isinstance(limiter, SharedRateLimiter):

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 GROUP_REQUESTS: Final = 50
 """Requests that are turned into tables at once."""
 
+GROUP_BYTES: Final = 4 * 1024 * 1024
+"""What their answers take at most, but for the last one."""
+
 MOST_UNREAD: Final = 80
 """Requests that may have ended before anybody takes them: 4 seconds of the API."""
 
@@ -48,7 +51,6 @@ AHEAD_SHARE: Final = 0.25
 
 OUTAGE_AFTER: Final = 60
 """So many requests in a row without a usable answer, and the run ends."""
-
 
 DEAD_END_AFTER: Final = 3
 """So many attempts in a row that lead nowhere before any success, and the run ends."""
@@ -119,31 +121,34 @@ class Poller:
 
     def _groups(self, pool: WorkerPool[Request]) -> Iterator[list[Request]]:
         group: list[Request] = []
+        held = 0
         try:
             for request in pool.results():
                 group.append(request)
-                if len(group) >= GROUP_REQUESTS or self._client.is_short:
+                held += request.held_bytes
+                if len(group) >= GROUP_REQUESTS or held >= GROUP_BYTES:
                     yield group
                     # Whoever comes back for more has made rows of them.
                     self._client.release(group)
-                    group = []
+                    group, held = [], 0
             if group:
                 yield group
-                self._client.release(group)
         finally:
+            self._client.release(group)
             self._dismiss()
 
     def _dismiss(self) -> None:
         if self._pool and not self._pool.has_ended:
             # Nobody takes what comes: threads must not wait out their retries.
             self._stop(StoppedError("loading failed while the API was being asked"))
-            self._pool.dismiss()
+            for request in self._pool.dismiss():
+                self._client.release([request])
 
     def _work(self, todo: deque[Request], pool: WorkerPool[Request]) -> None:
         while not pool.dismissed:
             # Leave first, then the oldest batch: requests go out in order.
             with pool.in_line():
-                slot = self._limiter.acquire()
+                slot = self._leave()
             # The limiter looks for a stop only where it has to wait.
             if slot is None or self._stop:
                 return
@@ -153,6 +158,11 @@ class Poller:
                 pool.finish()
                 return
             self._ask_in_parts(request, slot, pool)
+
+    def _leave(self) -> Slot | None:
+        """Wait until the next request may leave; None when the run is to stop."""
+        self._client.wait_for_loading()
+        return self._limiter.acquire()
 
     def _next(self, todo: deque[Request], pool: WorkerPool[Request]) -> Request | None:
         while todo:
@@ -194,7 +204,7 @@ class Poller:
         try:
             for attempt in self._retrying(whole=whole):
                 with attempt:
-                    slot = slot or self._limiter.acquire()
+                    slot = slot or self._leave()
                     if slot is None or self._stop:
                         break
                     try:

@@ -115,13 +115,16 @@ class WorkerPool(Generic[T]):
             else:
                 yield item
 
-    def dismiss(self) -> None:
-        """Let threads end after what they are at, and forget what they bring."""
+    def dismiss(self) -> Iterator[T]:
+        """Let threads end after what they are at; yield what they still bring."""
         self.dismissed = True
         self.finish()
         while self._alive:
-            if self._queue.get() is None:
+            item = self._queue.get()
+            if item is None:
                 self._leave()
+            elif not isinstance(item, BaseException):
+                yield item
 
     def _leave(self) -> None:
         with self._lock:

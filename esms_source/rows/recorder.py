@@ -107,6 +107,7 @@ class Recorder:
         if request.outcome != "split":
             for name in ("asked", "answered", "missing", "failed", "rows", "rejected"):
                 setattr(counts, name, getattr(counts, name) + row[name])
+            counts.misfits += request.misfits
             if request.error is not None:
                 counts.problems[str(request.error)] += row["failed"]
 

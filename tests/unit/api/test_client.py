@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 
 from esms_source.api.client import PATH, Client
+from esms_source.api.held import MAX_ANSWER_BYTES
 from esms_source.api.remedies import CREDENTIALS_REMEDIES, OA_REMEDIES
 from esms_source.api.request import Request
-from esms_source.api.transport import MAX_ANSWER_BYTES
 from esms_source.exceptions import (
     ApiError,
     CredentialsError,
@@ -97,7 +97,7 @@ def test_an_answer_holds_what_came(ask):
     """Rows, status, code and message, and how long it took."""
     rows = [{"SMSID": "a"}, None, 7]
     answer = ask({"Code": 100, "Message": "Success", "Data_callback": rows})
-    assert answer.columns["place"] == [0]
+    assert answer.columns["place"].to_pylist() == [0]
     assert [rejected.row for rejected in answer.rejected] == ["null", "7"]
     assert answer.rows == 3
     assert (answer.http_status, answer.code, answer.message) == (200, 100, "Success")
@@ -109,7 +109,7 @@ def test_prices_arrive_as_exact_decimals(ask):
     row = b'{"SMSID": "a", "TotalPrice": 330.10, "X": 0.12345678901234567891}'
     columns = ask(b'{"Code": 100, "Data_callback": [' + row + b"]}").columns
     assert columns["total_price"].to_pylist() == [Decimal("330.1")]
-    assert json.loads(columns["extra"][0])["X"] == "0.12345678901234567891"
+    assert json.loads(columns["extra"][0].as_py())["X"] == "0.12345678901234567891"
 
 
 @pytest.mark.parametrize("field", ["Code", "CodeResult", "CodeResponse"])
@@ -366,7 +366,7 @@ def test_texts_no_database_can_store_are_escaped(ask):
         rb'["a\ud800b", "\u0000", {"k\udfff": "\ud83d\ude00"}]}, "\ud800"]}'
     )
     answer = ask(body)
-    (extra,) = answer.columns["extra"]
+    (extra,) = answer.columns["extra"].to_pylist()
     (rejected,) = answer.rejected
     assert (extra + rejected.row).encode()
     assert "\\ud800" in json.loads(extra)["X\\u0000"][0]

@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 from hashlib import md5
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from esms_source.api.fast_reader import read_plain, to_table
 from esms_source.api.fields import COLUMN_OF, TYPED
 from esms_source.api.lenient_reader import read_odd
+from esms_source.api.request import Request
 from esms_source.privacy import Privacy
 from esms_source.simulator import sample_row
 
@@ -36,9 +38,11 @@ def value_by_value(make_settings):
     def one(content, ref_ids=("a", "b")):
         envelope = json.loads(content, parse_float=Decimal)
         assert int(envelope["Code"]) == 100
-        rows, rejected = read_odd(envelope["Data_callback"], OA, ref_ids, privacy)
-        assert not rejected
-        return envelope.get("Message"), to_table([rows])
+        request = Request(OA, pa.table({"ref_id": list(ref_ids)}))
+        read_odd(request, envelope["Data_callback"], privacy)
+        assert not request.rejected
+        assert request.columns
+        return envelope.get("Message"), to_table([request.columns])
 
     return one
 

@@ -346,6 +346,12 @@ def test_a_bug_in_a_thread_reaches_the_caller(make_settings, simulate):
         def ask(self, *_):
             raise KeyError("bug")
 
+        def wait_for_loading(self):
+            """Say at once that there is room."""
+
+        def release(self, requests):
+            """Count nothing."""
+
     broken = cast("Client", Broken())
     poller = Poller(made, broken, Clock(), Stop(), Progress(), HASTY)
     with pytest.raises(KeyError, match="bug"):

@@ -53,7 +53,7 @@ def test_what_goes_wrong_in_a_thread_is_raised():
     pool.start(work)
     with pytest.raises(RuntimeError, match="broken"):
         list(pool.results())
-    pool.dismiss()
+    list(pool.dismiss())
 
 
 def test_a_dismissed_crew_ends_after_what_it_is_at():
@@ -67,5 +67,5 @@ def test_a_dismissed_crew_ends_after_what_it_is_at():
 
     pool.start(work)
     assert next(pool.results()) == 1
-    pool.dismiss()
+    list(pool.dismiss())
     assert list(pool.results()) == []

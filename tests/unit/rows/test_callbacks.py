@@ -68,7 +68,7 @@ def answer(make_settings):
         )
         request = Request(oa_id, work, polled_at=NOW)
         privacy = Privacy(make_settings(**settings))
-        request.columns, request.rejected = read_odd(rows, oa_id, ref_ids, privacy)
+        read_odd(request, rows, privacy)
         return request
 
     return one
@@ -244,8 +244,7 @@ def test_prices_are_exact(value, price, cells):
         {},
         10**30,
         Decimal(100000000000000),
-        Decimal("0.00001"),
-        "0.33335",
+        Decimal("99999999999999.99995"),
         "NaN",
         "Infinity",
         float("nan"),
@@ -255,12 +254,41 @@ def test_prices_are_exact(value, price, cells):
     ids=lambda value: ascii(value)[:12],
 )
 def test_a_price_that_does_not_fit_is_null_and_kept(value, cells):
-    """It is never rounded: it is kept as it came."""
+    """It is kept as it came."""
     row = cells(TotalPrice=value)
     assert row["total_price"] is None
     kept = extra(row)["TotalPrice"]
     if isinstance(value, Decimal):
         assert Decimal(str(kept)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "price"),
+    [
+        (Decimal("200.30000000000001"), "200.3000"),
+        (Decimal("0.00001"), "0.0000"),
+        ("0.33335", "0.3334"),
+        (Decimal("-0.00005"), "-0.0001"),
+    ],
+    ids=ascii,
+)
+def test_a_price_of_more_digits_is_rounded_and_kept(value, price, cells):
+    """The column holds what it can, ``extra`` what came."""
+    row = cells(TotalPrice=value)
+    assert row["total_price"] == Decimal(price)
+    assert Decimal(str(extra(row)["TotalPrice"])) == Decimal(value)
+
+
+def test_zeros_behind_a_price_are_no_misfit(cells):
+    """Nothing is lost by leaving them out."""
+    row = cells(TotalPrice=Decimal("330.100000"))
+    assert (row["total_price"], row["extra"]) == (Decimal("330.1000"), None)
+
+
+def test_values_that_do_not_fit_are_counted(answer):
+    """Each of them once; a field that isn't known is none."""
+    row = {"SMSID": "a", "SendStatus": "1_000", "TotalPrice": "0.00001", "New": 1}
+    assert answer([row, {"SMSID": "a", "TypeId": "٣"}]).misfits == 3
 
 
 @given(price=st.decimals(-(10**13), 10**13, places=4))

@@ -27,16 +27,10 @@ def request(*ref_ids, state=None, **more):
 
 def answered(*ref_ids, rows=(), state=None, **more):
     privacy = Privacy(resolve_settings())
-    columns, rejected = read_odd(list(rows), "oa", ref_ids, privacy)
-    answer = {
-        "http_status": 200,
-        "code": 100,
-        "message": "Success",
-        "decoding": 0.1,
-        "columns": columns,
-        "rejected": rejected,
-    }
-    return request(*ref_ids, state=state, attempts=1, **(answer | more))
+    answer = {"http_status": 200, "code": 100, "message": "Success", "decoding": 0.1}
+    made = request(*ref_ids, state=state, attempts=1, **(answer | more))
+    read_odd(made, list(rows), privacy)
+    return made
 
 
 def failed(*ref_ids, error=None, outcome="failed", **more):
