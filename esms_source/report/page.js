@@ -47,7 +47,7 @@ function draw(id, type, labels, datasets, { axes = {}, options = {} } = {}) {
   for (const [name, axis] of Object.entries(axes)) {
     const { format, all, ...rest } = axis;
     const drawn = name === "rate" ? { drawOnChartArea: false } : { color: line };
-    const ticks = { color: text, maxRotation: 0, autoSkipPadding: 12, autoSkip: !all, ...(format ? { callback: format } : {}) };
+    const ticks = { color: text, maxRotation: 0, autoSkipPadding: 12, autoSkip: !all, ...(format ? { callback: format } : {}), ...(format === count ? { precision: 0 } : {}) };
     scales[name] = { ...rest, grid: drawn, border: { color: line }, ticks };
   }
   charts[id]?.destroy();
