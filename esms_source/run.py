@@ -27,8 +27,8 @@ from esms_source.load.loader import (
     pipeline_lock,
 )
 from esms_source.load.recovery import load_pending
-from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
+from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
 from esms_source.redaction import masked_log
 from esms_source.runtime import Counts, Progress

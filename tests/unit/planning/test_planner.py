@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
-from esms_source.planning.candidates import Skipped
+from esms_source.planning.skipped import Skipped
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.work_list import OaPlan, Plan
 from esms_source.tables import STATES
