@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -28,6 +30,11 @@ LOCK_PATIENCE_SECONDS: Final = 15.0
 
 ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
 """What reading a database may raise."""
+
+_SERVER_IS_SHORT: Final = {"53100": "has a full disk", "53200": "is out of memory"}
+"""PostgreSQL's SQLSTATEs of class 53, "insufficient resources"."""
+
+_DISK_IS_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
 """What opening a database raises where its driver isn't there."""
@@ -58,7 +65,29 @@ def explain(
     if is_locked(exc):
         fact = "another process holds the DuckDB file open"
         return error(f"{what}: {fact}", "close it there and run again")
+    for link in causes(exc):
+        if shortage := _shortage(link):
+            return error(f"{what}: {shortage[0]}", shortage[1])
     return error(f"{what}: {first_line(exc)}", remedy)
+
+
+def _shortage(exc: BaseException) -> tuple[str, str] | None:
+    """Return what ran out and what to do, where that is what an error says."""
+    code, text = getattr(exc, "pgcode", None), str(exc)
+    if code in _SERVER_IS_SHORT:
+        fact = f"the PostgreSQL server {_SERVER_IS_SHORT[code]}: {first_line(exc)}"
+        return fact, "make room on the server"
+    number = getattr(exc, "errno", None)
+    # DuckDB itself bounds its temporary files by the room on their disk.
+    is_full = number in _DISK_IS_FULL or "No space left on device" in text
+    if is_full or "max_temp_directory_size" in text:
+        folder = gettempdir()
+        fact = f"there is no room left on a disk: {first_line(exc)}"
+        return fact, f"free room where that file is; temporary files are in {folder}"
+    if isinstance(exc, duckdb.OutOfMemoryException):
+        fact = f"DuckDB ran out of memory: {first_line(exc)}"
+        return fact, "raise planning_memory (SOURCES__ESMS__PLANNING_MEMORY)"
+    return None
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class Report(Counts):
         return {
             **vars(self),
             "problems": dict(self.problems),
-            "skipped": vars(self.skipped),
+            "skipped": self.skipped.to_dict(),
             "loads": list(self.loads),
             "left": self.left,
         }

@@ -11,13 +11,17 @@ import click
 from esms_source.cli.memory import tune
 from esms_source.cli.options import (
     AS_JSON,
+    COMPARE_ALL,
     MAX_REF_IDS,
     OA_IDS,
-    moment_option,
+    REF_IDS,
+    REPOLL,
+    SINCE,
+    UNTIL,
     pipeline_options,
     utc,
 )
-from esms_source.cli.output import print_json, print_report, print_table
+from esms_source.cli.output import print_json, print_plan, print_report, print_table
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.runtime import stop_on_signals
 
@@ -66,18 +70,10 @@ def main() -> None:
 @pipeline_options
 @MAX_REF_IDS
 @OA_IDS
-@click.option(
-    "--ref-ids",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Only the RefIds of this file: CSV with a header, or one a line.",
-)
-@click.option(
-    "--repoll",
-    metavar="STATE[,STATE]",
-    help="Ask RefIds in these states again, settled or not, and no others.",
-)
-@moment_option("--since", help="With --repoll: sent from then on (UTC).")
-@moment_option("--until", help="With --repoll: sent before then (UTC).")
+@REF_IDS
+@REPOLL
+@SINCE
+@UNTIL
 @AS_JSON
 def run(
     pipeline: str,
@@ -105,13 +101,13 @@ def run(
     from esms_source.cli.progress_bar import progress_bar
     from esms_source.config import resolve_settings
     from esms_source.load.destination import open_pipeline
-    from esms_source.planning.given_rows import read_file
+    from esms_source.planning.ref_id_file import RefIdFile
     from esms_source.run import sync
     from esms_source.runtime import Progress
 
     only = None
     if ref_ids:
-        only = read_file(ref_ids, resolve_settings().ref_ids.ref_id_column)
+        only = RefIdFile(ref_ids, resolve_settings().ref_ids.ref_id_column)
     progress = Progress()
     with stop_on_signals() as stop, progress_bar(progress):
         try:
@@ -139,6 +135,11 @@ def run(
 @pipeline_options
 @MAX_REF_IDS
 @OA_IDS
+@REF_IDS
+@REPOLL
+@SINCE
+@UNTIL
+@COMPARE_ALL
 @AS_JSON
 def plan(
     pipeline: str,
@@ -146,7 +147,12 @@ def plan(
     destination: str,
     max_ref_ids: int | None,
     oa_ids: tuple[str, ...],
+    ref_ids: Path | None,
+    repoll: str | None,
+    since: datetime | None,
+    until: datetime | None,
     *,
+    compare_all: bool,
     as_json: bool,
 ) -> None:
     """Show what a run would ask, per OA; ask nothing and write nothing."""
@@ -157,36 +163,32 @@ def plan(
         reporting_errors,
     )
     from esms_source.planning.planner import Choice, make_plan
+    from esms_source.planning.ref_id_file import RefIdFile
+    from esms_source.polling.poller import most_ahead
     from esms_source.runtime import Clock
 
     settings = resolve_settings()
     target = open_pipeline(destination, dataset, pipeline)
-    choice = Choice(oa_ids=oa_ids, max_ref_ids=max_ref_ids)
+    choice = Choice(
+        oa_ids,
+        RefIdFile(ref_ids, settings.ref_ids.ref_id_column) if ref_ids else None,
+        () if repoll is None else repoll.split(","),
+        utc(since),
+        utc(until),
+        max_ref_ids,
+    )
     with reporting_errors():
         check_destination(target)
-        made = make_plan(target, settings, choice, Clock().started_at)
-    made.close()
-    requests = sum(oa.requests for oa in made.oas)
-    seconds = requests / settings.requests_per_second
-    if as_json:
-        print_json(
-            {
-                "oas": [vars(oa) for oa in made.oas],
-                "ref_ids": made.total,
-                "requests": requests,
-                "seconds": seconds,
-                "skipped": vars(made.skipped),
-            }
+        made = make_plan(
+            target,
+            settings,
+            choice,
+            Clock().started_at,
+            compare_all=compare_all,
+            slice_ref_ids=settings.slice_ref_ids - most_ahead(settings),
         )
-        return
-    names = ("oa_id", "new", "due", "settled", "waiting", "requests")
-    print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
-    click.echo(
-        f"{made.total} RefIds in {requests} requests:"
-        f" {seconds:.0f} s at {settings.requests_per_second:g} requests/s"
-    )
-    for line in made.skipped.remedies():
-        click.echo(line, err=True)
+    made.close()
+    print_plan(made, settings.requests_per_second, as_json=as_json)
 
 
 @main.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,26 @@ moment_option = partial(
     click.option,
     metavar="DATE[ TIME]",
     type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
+)
+
+REF_IDS = click.option(
+    "--ref-ids",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Only the RefIds of this file: CSV with a header, or one a line.",
+)
+REPOLL = click.option(
+    "--repoll",
+    metavar="STATE[,STATE]",
+    help="Ask RefIds in these states again, settled or not, and no others.",
+)
+SINCE = moment_option("--since", help="With --repoll: sent from then on (UTC).")
+UNTIL = moment_option("--until", help="With --repoll: sent before then (UTC).")
+COMPARE_ALL = click.option(
+    "--all",
+    "compare_all",
+    is_flag=True,
+    help="Compare the whole warehouse table with the ledger, not only what is within"
+    " lag.",
 )
 
 

@@ -1,6 +1,6 @@
--- What a run asks, from the warehouse's rows to the work list, in four statements. Between
--- them each database is asked for what is missing: the ledger which candidates it knows.
--- Braces hold names, expressions over the user's columns, and literals.
+-- What a run asks, from the warehouse's rows to the work list, statement by statement: in
+-- one query a join and a sort would share DuckDB's memory and run out of it. Braces hold
+-- names, expressions over the user's columns, and literals.
 
 -- candidates: the rows that may be asked, each with a key of its OA and RefId. The key is
 -- null where a row can't be asked, or not before the whole table is compared.
@@ -40,6 +40,18 @@ SELECT
     END AS esms_key
 FROM chosen;
 
+-- known: the candidates that the ledger has, by their places.
+INSERT INTO plan.main.known
+SELECT candidates.rowid
+FROM plan.main.candidates AS candidates
+SEMI JOIN plan.main.ledger_keys USING (oa_id, ref_id);
+
+-- new: the candidates but for those, a range of places at a time.
+DELETE FROM plan.main.candidates
+WHERE
+    rowid BETWEEN {first} AND {last}
+    AND rowid IN (SELECT row FROM plan.main.known WHERE row BETWEEN {first} AND {last});
+
 -- doubled: the keys that more than one candidate has, a part of all keys at a time, so that
 -- no number of candidates needs more memory.
 INSERT INTO plan.main.doubled
@@ -76,7 +88,6 @@ due AS (
 new AS (
     SELECT * EXCLUDE ({unused}), {is_chosen} AS chosen, true AS is_new
     FROM plan.main.candidates
-    ANTI JOIN plan.main.ledger_keys USING (oa_id, ref_id)
     WHERE esms_key IS NOT NULL
 ),
 work AS (

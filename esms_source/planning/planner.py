@@ -140,6 +140,7 @@ def make_plan(
             reading.read_keys()
         if not choice.repoll:
             reading.add_requested()
+        reading.keep_new()
         reading.keep_one_of_each()
         chosen = choice.only is not None or ref_ids is not None
         size = slice_ref_ids or settings.slice_ref_ids

@@ -150,6 +150,18 @@ class Reading:
             "INSERT INTO plan.main.candidates BY NAME FROM plan.main.leftovers"
         )
 
+    def keep_new(self) -> None:
+        """Drop the candidates that the ledger has, in bounded memory."""
+        scratch = self._scratch
+        if not self._ledger.is_there:
+            return
+        scratch.execute("CREATE TABLE plan.main.known (row BIGINT)")
+        scratch.step("known", {})
+        ((last,),) = scratch.rows("SELECT coalesce(max(row), -1) FROM plan.main.known")
+        size = KEYS_PER_MB * scratch.memory_mb
+        for first in range(0, last + 1, size):
+            scratch.step("new", {"first": first, "last": first + size - 1})
+
     def keep_one_of_each(self) -> None:
         """Keep the earliest candidate of each OA and RefId, in bounded memory."""
         scratch = self._scratch
