@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\u3000\ufeff"
 
 FLOATS: Final = {"FLOAT": 2**24, "DOUBLE": 2**53}
-"""Types of numbers with a point, and up to where each whole number has one of its own."""
+"""Numbers with a point, and up to where each whole number has one of its own."""
 
 TIMES: Final = ("TIMESTAMP", "DATE")
 
@@ -66,7 +66,9 @@ class Candidates:
         """
         columns = self.columns
         carried = [
-            carry(alias, name, self.types[name], ledger.get(alias), as_text=self.as_text)
+            carry(
+                alias, name, self.types[name], ledger.get(alias), as_text=self.as_text
+            )
             for alias, name in columns.carried.items()
         ]
         oa_id = f"nullif({self._id(columns.oa_id)}, '')" if columns.oa_id else None

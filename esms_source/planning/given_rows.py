@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import chain
@@ -145,12 +146,20 @@ def _plain(value: Any, id_column: str | None) -> Any:  # noqa: ANN401  any value
         return to_json(storable(value))
     if isinstance(value, bool) or not isinstance(value, (Real, Decimal)):
         return value
-    if not isinstance(value, (Integral, Decimal)):
-        if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124
-            return None if id_column else str(value)
-        if id_column and abs(value) > FLOATS["DOUBLE"]:
-            raise rounded_ids(id_column)
-    return str(int(value)) if value == value.__class__(int(value)) else str(value)
+    if isinstance(value, Integral):
+        return str(int(value))
+    if isinstance(value, Decimal):
+        is_whole = value.is_finite() and value == value.to_integral_value()
+        return str(int(value)) if is_whole else str(value)
+    return _plain_float(float(value), id_column)
+
+
+def _plain_float(value: float, id_column: str | None) -> str | None:
+    if not math.isfinite(value):
+        return None if id_column else str(value)
+    if id_column and abs(value) > FLOATS["DOUBLE"]:
+        raise rounded_ids(id_column)
+    return str(int(value)) if value.is_integer() else str(value)
 
 
 def _from_rows(rows: list[dict[str, Any]]) -> pa.Table:

@@ -12,7 +12,7 @@ from esms_source.sql import moment_literal, text_list
 from esms_source.tables import LOADS, REF_IDS, SETTLED, is_carried
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     import dlt
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 UNREADABLE: Final = (
     "the ledger can't be read",
     "check the destination and its grants",
+)
+OAS: Final = (
+    "oa_id VARCHAR, newest TIMESTAMPTZ, known BIGINT, settled BIGINT, since TIMESTAMPTZ"
 )
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -40,7 +43,7 @@ class Ledger:
 
     def __init__(self, scratch: Scratch) -> None:
         self.is_there = False
-        self.carried: Mapping[str, str] = {}
+        self.carried: dict[str, str] = {}
         self._scratch = scratch
         self._database: Database | None = None
         self._name = ""
@@ -53,11 +56,7 @@ class Ledger:
         for table, columns in (
             ("ledger_keys", "oa_id VARCHAR, ref_id VARCHAR"),
             ("completed", "load_id VARCHAR"),
-            (
-                "oas",
-                "oa_id VARCHAR, newest TIMESTAMPTZ, known BIGINT, settled BIGINT,"
-                " since TIMESTAMPTZ",
-            ),
+            ("oas", OAS),
         ):
             scratch.execute(f"CREATE TABLE plan.main.{table} ({columns})")
 

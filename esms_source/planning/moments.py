@@ -39,10 +39,11 @@ def text_moment(text: str) -> str:
     """
     text = f"trim(trim({text}), '\"')"  # JSON puts texts into quotes
     plain = f"TRY_CAST({text} AS TIMESTAMPTZ)"
+    other = _in_a_form(text)
     return (
-        f"CASE WHEN {text} LIKE '____-__-__%' THEN coalesce({plain}, {_in_a_form(text)})"
+        f"CASE WHEN {text} LIKE '____-__-__%' THEN coalesce({plain}, {other})"
         f" WHEN regexp_full_match({text}, '{NUMBER}') THEN {_epoch(text)}"
-        f" ELSE {_in_a_form(text)} END"
+        f" ELSE {other} END"
     )
 
 

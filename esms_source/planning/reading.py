@@ -1,4 +1,4 @@
-"""The candidates: read from the warehouse or from what is given, counted, made unique."""
+"""The candidates: read from the warehouse or what is given, counted, made unique."""
 
 from __future__ import annotations
 
@@ -73,6 +73,7 @@ class Reading:
         self._scratch, self._settings = scratch, settings
         self._ledger, self._as_of = ledger, as_of
         self._requested: Candidates | None = None
+        self._types: dict[str, str] = {}  # of the carried columns, once they are known
         scratch.execute(
             "CREATE TABLE plan.main.candidates (oa_id VARCHAR, ref_id VARCHAR,"
             " sent_at TIMESTAMPTZ, esms_key UBIGINT)"
@@ -111,6 +112,8 @@ class Reading:
         found = table_candidates(settings, self._scratch, client, windows)
         chosen = "true" if self._requested is None else among("requested")
         self.is_whole = whole
+        if kind == "VIEW":
+            self._scratch.execute("DROP TABLE plan.main.candidates")
         self._step(
             found,
             f"{kind} plan.main.candidates",
@@ -133,12 +136,16 @@ class Reading:
         scratch, found = self._scratch, self._requested
         if found is None:
             return
+        types = scratch.types("plan.main.candidates")
+        self._types = {name: kind for name, kind in types.items() if name not in OWN}
         own = "work.esms_own_oa_id"
         self._step(
             found,
             "TABLE plan.main.leftovers",
             self._settings.oa_id,
-            chosen=f"NOT {among('candidates', own)} AND NOT {among('ledger_keys', own)}",
+            chosen=" AND ".join(
+                f"NOT {among(table, own)}" for table in ("candidates", "ledger_keys")
+            ),
         )
         self.count(found, "leftovers", are_asked=True)
         present = scratch.types("plan.main.candidates")
@@ -194,10 +201,8 @@ class Reading:
         **values: str,
     ) -> None:
         """Select candidates into a table or view, in the types that the others have."""
-        types = self._scratch.types("plan.main.candidates")
-        types = {name: kind for name, kind in types.items() if name not in OWN}
         given: Mapping[str, str] = {
-            **found.expressions(default_oa_id, types | dict(self._ledger.carried)),
+            **found.expressions(default_oa_id, self._types | self._ledger.carried),
             "latest": moment_literal(self._as_of + YEAR),
             "windows": "",
             "untimed": "true",

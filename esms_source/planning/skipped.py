@@ -1,4 +1,4 @@
-"""What a run doesn't ask though it is there: counted, with an example and the remedy."""
+"""What a run doesn't ask though it is there: counted, with example and remedy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from esms_source.redaction import mask
 if TYPE_CHECKING:
     from datetime import datetime
 
-_DATE: Final = re.compile(r"(\d{1,2}([-/.])\d{1,2}\2\d{2,4}|\d{4}([-/.])\d\d?\3\d\d?)\b")
+_DATE: Final = re.compile(
+    r"(\d{1,2}([-/.])\d{1,2}\2\d{2,4}|\d{4}([-/.])\d\d?\3\d\d?)\b"
+)
 """How a text begins that is a date, and no phone or RefId."""
 
 
@@ -62,10 +64,10 @@ class Skipped:
             count = getattr(self, kind)
             if count:
                 many = count != 1
-                words = words.replace("{is}", "are" if many else "is")
                 such = f", such as {examples[kind]}" if kind in examples else ""
                 who = f"{count} {'rows have' if many else 'row has'}"
-                lines.append(f"{who} {words}{such}; {remedy}")
+                what = words.replace("{is}", "are" if many else "is")
+                lines.append(f"{who} {what}{such}; {remedy}")
         if self.in_future:
             newest = self.in_future.isoformat(sep=" ", timespec="seconds")
             fact = f"the newest sent_at, {newest}, lies in the future"

@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
-from esms_source.planning.skipped import Skipped
 from esms_source.planning.planner import Choice, make_plan
+from esms_source.planning.skipped import Skipped
 from esms_source.planning.work_list import OaPlan, Plan
 from esms_source.tables import STATES
 
@@ -811,9 +811,7 @@ def test_slices_have_one_schema_whatever_they_hold():
     marked = pa.schema([*WORK, pa.field("campaign", pa.string(), nullable=False)])
     row = dict.fromkeys(WORK.names) | {"campaign": "tet"}
     folder = TemporaryDirectory()
-    plan = Plan(
-        1, Skipped(), (), is_first=False, compared_all=False, _folder=folder
-    )
+    plan = Plan(1, Skipped(), (), is_first=False, compared_all=False, _folder=folder)
     work = pa.Table.from_pylist([row], marked)
     parquet.write_table(work, Path(folder.name, "work.parquet"))
     (page,) = plan.pages()
