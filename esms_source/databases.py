@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import duckdb
@@ -54,6 +56,11 @@ _HELD: Final = re.compile(
 ReadError: Final = (duckdb.Error, DatabaseException, DestinationConnectionError)
 """What reading a database may raise."""
 
+_SERVER_IS_SHORT: Final = {"53100": "has a full disk", "53200": "is out of memory"}
+"""PostgreSQL's SQLSTATEs of class 53, "insufficient resources"."""
+
+_DISK_IS_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
 NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
 """What opening a database raises where its driver isn't there."""
 
@@ -82,6 +89,9 @@ def explain(
     """
     if is_busy(exc):
         return error(f"{what}: {holder(exc)}", BUSY_REMEDY)
+    for link in causes(exc):
+        if shortage := _shortage(link):
+            return error(f"{what}: {shortage[0]}", shortage[1])
     text = first_line(exc)
     return error(f"{what}: {hide_names(text) if never_met(exc) else text}", remedy)
 
@@ -101,6 +111,25 @@ def never_met(exc: BaseException) -> bool:
 def cause_of(exc: Exception) -> Exception | None:
     """Return what an error of ours may be raised from: nothing that quotes a URL."""
     return None if never_met(exc) else exc
+
+
+def _shortage(exc: BaseException) -> tuple[str, str] | None:
+    """Return what ran out and what to do, where that is what an error says."""
+    code, text = getattr(exc, "pgcode", None), str(exc)
+    if code in _SERVER_IS_SHORT:
+        fact = f"the PostgreSQL server {_SERVER_IS_SHORT[code]}: {first_line(exc)}"
+        return fact, "make room on the server"
+    number = getattr(exc, "errno", None)
+    # DuckDB itself bounds its temporary files by the room on their disk.
+    is_full = number in _DISK_IS_FULL or "No space left on device" in text
+    if is_full or "max_temp_directory_size" in text:
+        folder = gettempdir()
+        fact = f"there is no room left on a disk: {first_line(exc)}"
+        return fact, f"free room where that file is; temporary files are in {folder}"
+    if isinstance(exc, duckdb.OutOfMemoryException):
+        fact = f"DuckDB ran out of memory: {first_line(exc)}"
+        return fact, "raise planning_memory (SOURCES__ESMS__PLANNING_MEMORY)"
+    return None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -20,8 +21,6 @@ from esms_source.tables import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from esms_source.config import Settings
 
 WORK: Final = pa.schema(
@@ -44,6 +43,7 @@ OPEN: Final = ("pending", "missing")
 """States of what was answered and isn't settled."""
 
 MICROSECONDS: Final = 1_000_000
+SECOND: Final = timedelta(seconds=1)
 
 
 def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
@@ -58,7 +58,9 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
         repoll_max: The longest wait, in seconds.
         loads: The qualified name of dlt's table of completed loads.
     """
-    latest = f"{moment_literal(as_of)} + INTERVAL '{int(repoll_max) + 1} seconds'"
+    most = (datetime.max.replace(tzinfo=timezone.utc) - as_of) // SECOND
+    wait = min(int(repoll_max) + 1, most)
+    latest = moment_literal(as_of + wait * SECOND)
     return (
         f"(state NOT IN ({text_list(SETTLED)})"
         f" AND (next_poll_at IS NULL OR next_poll_at <= {moment_literal(as_of)}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from dlt.common.schema import Schema
@@ -13,26 +15,29 @@ from dlt.extract import DltSource
 from esms_source.codes import small_tables
 from esms_source.config import resolve_call
 from esms_source.config.providers import settings_of
-from esms_source.exceptions import DestinationError
+from esms_source.databases import ReadError
+from esms_source.exceptions import DestinationError, EsmsError
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
 from esms_source.load.locks import dataset_lock, pipeline_lock
 from esms_source.load.recovery import recover
+from esms_source.load.runs import last_comparison, record_run
 from esms_source.load.sweep import sweep
-from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
+from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
-from esms_source.redaction import masked_log
+from esms_source.redaction import first_line, masked_log
 from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
 from esms_source.source import polled_tables
+from esms_source.storable import storable_text
 from esms_source.tables import POLLED, SCHEMA, stamp
 from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import datetime
+    from datetime import date
 
     import dlt
     import pyarrow as pa
@@ -46,6 +51,21 @@ if TYPE_CHECKING:
     from esms_source.rows.recorder import Polled
     from esms_source.runtime import Stop
 
+logger = logging.getLogger("esms_source")
+
+RECORDED: Final = (
+    "compared_all",
+    "planned",
+    "asked",
+    "answered",
+    "missing",
+    "failed",
+    "rejected",
+    "misfits",
+    "requests",
+)
+"""What the table ``runs`` takes from a report as it is."""
+
 
 @dataclass
 class Report(Counts):
@@ -55,11 +75,21 @@ class Report(Counts):
         planned: RefIds that were to be asked.
         skipped: Rows of the warehouse that can't be asked.
         loads: dlt's load packages, in order.
+        compared_all: Whether the whole warehouse table was compared with the ledger,
+            and all that was found was reached.
     """
 
     planned: int = 0
     skipped: Skipped = field(default_factory=Skipped)
     loads: tuple[str, ...] = ()
+    compared_all: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """Return 1 where something failed, or nothing of the table can be asked."""
+        skipped = self.skipped
+        unusable = skipped.no_ref_id + skipped.no_oa_id
+        return int(bool(self.failed) or 0 < skipped.rows == unusable)
 
     @property
     def left(self) -> int:
@@ -71,7 +101,7 @@ class Report(Counts):
         return {
             **vars(self),
             "problems": dict(self.problems),
-            "skipped": vars(self.skipped),
+            "skipped": self.skipped.to_dict(),
             "loads": list(self.loads),
             "left": self.left,
         }
@@ -83,9 +113,10 @@ def sync(
     ref_ids: RefIds | None = None,
     oa_ids: Sequence[str] = (),
     repoll: Sequence[str] = (),
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: date | None = None,
+    until: date | None = None,
     max_ref_ids: int | None = None,
+    compare_all: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
     backoff: Backoff | None = None,
@@ -103,9 +134,12 @@ def sync(
             a mapping, which overrides ``[sources.esms.ref_ids]``.
         oa_ids: Only these OAs.
         repoll: Ask RefIds of the ledger in these states again, and no others.
-        since: With ``repoll``: sent from then on.
+        since: With ``repoll``: sent from then on. A date begins at midnight in the
+            setting ``timezone``.
         until: With ``repoll``: sent before then.
         max_ref_ids: At most so many; what isn't reached stays due.
+        compare_all: Compare the whole warehouse table with the ledger now, and not only
+            every ``compare_all_after``.
         progress: Told what is under way.
         stop: Ends the run in order when it is told to.
         backoff: How long to wait before a request is sent again.
@@ -138,7 +172,9 @@ def sync(
     ):
         if pipeline.has_pending_data:
             recover(pipeline, _loader(pipeline, session, resolved))
-        return _Run(own, resolved, session, progress).sync(choice)
+        return _Run(own, resolved, session, progress).sync(
+            choice, compare_all=compare_all
+        )
 
 
 def _loader(pipeline: dlt.Pipeline, session: Session, settings: Settings) -> Loader:
@@ -159,15 +195,29 @@ class _Run:
         self._settings = settings
         self._session = session
         self._progress = progress
+        self._plan: Plan | None = None
+        self._loads: tuple[str, ...] = ()
+        self._ahead = most_ahead(settings)
+        self._slice = settings.slice_ref_ids - self._ahead
         self._loader = _loader(pipeline, session, settings)
 
-    def sync(self, choice: Choice) -> Report:
+    def sync(self, choice: Choice, *, compare_all: bool) -> Report:
+        """Do all of it, and leave a row in the table ``runs``."""
+        try:
+            with reporting_errors():
+                report = self._sync(choice, compare_all=compare_all)
+        except EsmsError as exc:
+            if exc.exit_code == EsmsError.exit_code:
+                self._record(exc.report or self._report(), exc.exit_code, str(exc))
+            raise
+        most = report.problems.most_common(1)
+        self._record(report, report.exit_code, most[0][0] if most else None)
+        return report
+
+    def _sync(self, choice: Choice, *, compare_all: bool) -> Report:
         """Recover, plan, ask and load slice after slice, and make the views."""
-        pipeline, session, patience = (
-            self._pipeline,
-            self._session,
-            self._session.patience,
-        )
+        pipeline, session = self._pipeline, self._session
+        patience = session.patience
         check_destination(pipeline)
         check_grants(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
@@ -177,15 +227,23 @@ class _Run:
         check_tables(pipeline)
         with dataset_lock(pipeline, patience) as is_locked:
             sweep(pipeline, locked=is_locked)
+            compare_all = compare_all or (choice.is_of_all and self._must_compare())
         with session.counts.timed("plan"):
-            plan = make_plan(pipeline, self._settings, choice, session.clock.started_at)
+            self._plan = plan = make_plan(
+                pipeline,
+                self._settings,
+                choice,
+                session.clock.started_at,
+                compare_all=compare_all,
+                slice_ref_ids=self._slice,
+                patience=patience,
+            )
         self._progress.total = plan.total
         try:
-            loads = tuple(self._load_slices(plan))
+            self._loads = tuple(self._load_slices(plan))
         finally:
             plan.close()
-        counts = vars(session.counts)
-        report = Report(**counts, planned=plan.total, skipped=plan.skipped, loads=loads)
+        report = self._report()
         if session.stop.reason:
             session.stop.reason.report = report
             raise session.stop.reason
@@ -197,13 +255,51 @@ class _Run:
             raise
         return report
 
+    def _must_compare(self) -> bool:
+        """Tell whether it is time to compare the whole warehouse table again."""
+        with self._pipeline.sql_client() as client:
+            last = last_comparison(client)
+        after = timedelta(seconds=self._settings.compare_all_after)
+        return last is None or self._session.clock.started_at - last >= after
+
+    def _report(self) -> Report:
+        counts = vars(self._session.counts)
+        if self._plan is None:
+            return Report(**counts)
+        report = Report(
+            **counts,
+            planned=self._plan.total,
+            skipped=self._plan.skipped,
+            loads=self._loads,
+        )
+        report.compared_all = self._plan.compared_all and not report.left
+        return report
+
+    def _record(self, report: Report, exit_code: int, error: str | None) -> None:
+        session, skipped = self._session, report.skipped
+        row = {
+            **{name: getattr(report, name) for name in RECORDED},
+            "run_id": session.run_id,
+            "started_at": session.clock.started_at,
+            "ended_at": session.clock.now(),
+            "skipped_no_ref_id": skipped.no_ref_id,
+            "skipped_no_oa_id": skipped.no_oa_id,
+            "unreadable": skipped.unreadable,
+            "exit_code": exit_code,
+            "error": error and storable_text(error),
+        }
+        try:
+            record_run(self._pipeline, session.patience, row)
+        except (*ReadError, EsmsError) as exc:
+            # Its loss costs no more than a comparison.
+            logger.warning("this run isn't in the table runs: %s", first_line(exc))
+
     def _load_slices(self, plan: Plan) -> Iterator[str]:
         pipeline, session = self._pipeline, self._session
         needs_small = lacks_small_tables(pipeline, session.patience)
         small = small_tables() if needs_small else []
         deduplicated = can_skip_dedup(pipeline)
-        ahead = most_ahead(self._settings)
-        slices = plan.slices(self._settings.slice_ref_ids - ahead)
+        slices = plan.slices(self._slice)
         requests = _begin_next(slices, session)
         while requests:
             record = partial(session.record, requests)
@@ -212,7 +308,7 @@ class _Run:
             small = []
             with session.counts.timed("ask"):
                 pipeline.extract(source)
-            requests = _begin_next(slices, session) if ahead else None
+            requests = _begin_next(slices, session) if self._ahead else None
             with session.counts.timed("load"):
                 loaded = self._loader.load()
             yield from loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,8 +63,8 @@ def esms_source(
     *,
     oa_ids: Sequence[str] = (),
     repoll: Sequence[str] = (),
-    since: datetime | None = None,
-    until: datetime | None = None,
+    since: date | None = None,
+    until: date | None = None,
     max_ref_ids: int | None = None,
     **settings: Unpack[SettingArguments],
 ) -> Sequence[DltResource]:
@@ -80,7 +80,8 @@ def esms_source(
             table; or a mapping, which overrides ``[sources.esms.ref_ids]``.
         oa_ids: Only these OAs.
         repoll: Ask RefIds of the ledger in these states again, and no others.
-        since: With ``repoll``: sent from then on.
+        since: With ``repoll``: sent from then on. A date begins at midnight in the
+            setting ``timezone``.
         until: With ``repoll``: sent before then.
         max_ref_ids: At most so many; what isn't reached stays due.
         **settings: Any setting of ``[sources.esms]``, by name.
@@ -113,7 +114,14 @@ def esms_source(
             remember_destination(pipeline)
             with dataset_lock(pipeline, session.patience) as is_locked:
                 sweep(pipeline, locked=is_locked)
-            plan = make_plan(pipeline, resolved, choice, started_at, rows)
+            plan = make_plan(
+                pipeline,
+                resolved,
+                choice,
+                started_at,
+                rows,
+                patience=session.patience,
+            )
             try:
                 pages = session.ask(plan.slices(resolved.slice_ref_ids), load_id)
                 yield next(pages)

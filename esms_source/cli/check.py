@@ -13,15 +13,15 @@ from esms_source.config import resolve_settings
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.load.checks import check_destination, check_grants, missing_index
 from esms_source.load.destination import open_pipeline, own_pipeline, reporting_errors
-from esms_source.planning.candidates import count_skipped
+from esms_source.planning.comparison import compare
 from esms_source.planning.planner import Choice, make_plan
-from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Clock, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import dlt
 
     from esms_source.config import Settings
 
@@ -39,7 +39,8 @@ def checks(
     found: dict[str, Sample | None] = {"sample": None}
 
     def warehouse(settings: Settings) -> str:
-        found["sample"], words = _check_warehouse(settings)
+        target = _known_target(pipeline, dataset, destination)
+        found["sample"], words = _check_warehouse(settings, target)
         return words
 
     def target(settings: Settings) -> str:
@@ -68,21 +69,24 @@ def checks(
             yield name, exc
 
 
-def _check_warehouse(settings: Settings) -> tuple[Sample | None, str]:
-    """Read the whole table once; return one RefId and what was found."""
-    with Scratch(settings.ref_ids.sent_at_timezone) as scratch:
-        found = table_candidates(settings, scratch, open_client(settings))
-        scratch.execute(
-            f"CREATE TABLE plan.main.candidates AS {found.select(settings.oa_id)}"
-        )
-        skipped = count_skipped(scratch, timed=found.columns.sent_at is not None)
-        total = scratch.rows("SELECT count(*) FROM plan.main.candidates")[0][0]
-        sample = scratch.rows(
-            "SELECT oa_id, ref_id FROM plan.main.candidates"
-            " WHERE ref_id <> '' AND oa_id IS NOT NULL LIMIT 1"
-        )
-    words = "; ".join([f"{total} rows", *skipped.remedies()])
-    return (sample[0][0], sample[0][1]) if sample else None, words
+def _known_target(pipeline: str, dataset: str, destination: str) -> dlt.Pipeline | None:
+    """Open the destination; what is wrong with it is said in a line of its own."""
+    try:
+        with reporting_errors():
+            target = open_pipeline(destination, dataset, pipeline)
+            check_destination(target)
+    except EsmsError:
+        return None
+    return target
+
+
+def _check_warehouse(
+    settings: Settings, target: dlt.Pipeline | None
+) -> tuple[Sample | None, str]:
+    """Compare the whole table with the ledger; return one RefId and what was found."""
+    found = compare(settings, target, Clock().started_at)
+    words = f"{found.rows} rows, {found.unknown} of them not in the ledger"
+    return found.sample, "; ".join([words, *found.remedies()])
 
 
 def _check_destination(

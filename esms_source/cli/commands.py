@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from esms_source.cli.memory import tune
-from esms_source.cli.options import (
-    AS_JSON,
-    MAX_REF_IDS,
-    OA_IDS,
-    moment_option,
-    pipeline_options,
-    utc,
-)
+from esms_source.cli.options import AS_JSON, choice_options, pipeline_options
 from esms_source.cli.output import (
     echo,
     print_json,
+    print_plan,
     print_report,
     print_table,
 )
@@ -29,8 +23,6 @@ from esms_source.runtime import stop_on_signals
 
 # Everything else is imported by the command that needs it: help answers at once.
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from esms_source.cli.demo import World
 
 EXIT_FAILED = 1
@@ -82,32 +74,14 @@ def main() -> None:
 
 @main.command()
 @pipeline_options
-@MAX_REF_IDS
-@OA_IDS
-@click.option(
-    "--ref-ids",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Only the RefIds of this file: CSV with a header, or one a line.",
-)
-@click.option(
-    "--repoll",
-    metavar="STATE[,STATE]",
-    help="Ask RefIds in these states again, settled or not, and no others.",
-)
-@moment_option("--since", help="With --repoll: sent from then on (UTC).")
-@moment_option("--until", help="With --repoll: sent before then (UTC).")
+@choice_options
 @AS_JSON
 def run(
     pipeline: str,
     dataset: str,
     destination: str,
-    max_ref_ids: int | None,
-    oa_ids: tuple[str, ...],
-    ref_ids: Path | None,
-    repoll: str | None,
-    since: datetime | None,
-    until: datetime | None,
     *,
+    choice: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Ask eSMS for every RefId that is due, and load what it answers.
@@ -121,50 +95,38 @@ def run(
     esms run --repoll failed,expired --since 2026-11-01
     """  # noqa: D301  click reads the backspace
     from esms_source.cli.progress_bar import progress_bar
-    from esms_source.config import resolve_settings
     from esms_source.load.destination import open_pipeline
-    from esms_source.planning.given_rows import read_file
     from esms_source.run import sync
     from esms_source.runtime import Progress
 
-    only = None
-    if ref_ids:
-        only = read_file(ref_ids, resolve_settings().ref_ids.ref_id_column)
     progress = Progress()
     with stop_on_signals() as stop, progress_bar(progress):
         try:
             report = sync(
                 open_pipeline(destination, dataset, pipeline),
-                ref_ids=only,
-                oa_ids=oa_ids,
-                repoll=() if repoll is None else repoll.split(","),
-                since=utc(since),
-                until=utc(until),
-                max_ref_ids=max_ref_ids,
                 progress=progress,
                 stop=stop,
+                **choice,
             )
         except EsmsError as exc:
             if exc.report:
                 print_report(exc.report, as_json=as_json)
             raise
     print_report(report, as_json=as_json)
-    if report.failed:
-        sys.exit(EXIT_FAILED)
+    if report.exit_code:
+        sys.exit(report.exit_code)
 
 
 @main.command()
 @pipeline_options
-@MAX_REF_IDS
-@OA_IDS
+@choice_options
 @AS_JSON
 def plan(
     pipeline: str,
     dataset: str,
     destination: str,
-    max_ref_ids: int | None,
-    oa_ids: tuple[str, ...],
     *,
+    choice: dict[str, Any],
     as_json: bool,
 ) -> None:
     """Show what a run would ask, per OA; ask nothing and write nothing."""
@@ -176,38 +138,26 @@ def plan(
         reporting_errors,
     )
     from esms_source.planning.planner import Choice, make_plan
+    from esms_source.polling.poller import most_ahead
     from esms_source.runtime import Clock
 
     settings = resolve_settings()
-    choice = Choice(oa_ids=oa_ids, max_ref_ids=max_ref_ids)
+    compare_all, only = choice.pop("compare_all"), choice.pop("ref_ids")
     with (
         reporting_errors(),
         own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
     ):
         check_destination(target)
-        made = make_plan(target, settings, choice, Clock().started_at)
-    made.close()
-    requests = sum(oa.requests for oa in made.oas)
-    seconds = requests / settings.requests_per_second
-    if as_json:
-        print_json(
-            {
-                "oas": [vars(oa) for oa in made.oas],
-                "ref_ids": made.total,
-                "requests": requests,
-                "seconds": seconds,
-                "skipped": vars(made.skipped),
-            }
+        made = make_plan(
+            target,
+            settings,
+            Choice(only=only, **choice),
+            Clock().started_at,
+            compare_all=compare_all,
+            slice_ref_ids=settings.slice_ref_ids - most_ahead(settings),
         )
-        return
-    names = ("oa_id", "new", "due", "settled", "waiting", "requests")
-    print_table(names, [[getattr(oa, name) for name in names] for oa in made.oas])
-    echo(
-        f"{made.total} RefIds in {requests} requests:"
-        f" {seconds:.0f} s at {settings.requests_per_second:g} requests/s"
-    )
-    for line in made.skipped.remedies():
-        echo(line, err=True)
+    made.close()
+    print_plan(made, settings.requests_per_second, as_json=as_json)
 
 
 @main.command()

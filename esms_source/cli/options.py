@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from functools import partial, wraps
+from contextlib import suppress
+from datetime import date, datetime
+from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from esms_source.planning.ref_id_file import RefIdFile
 
 _PIPELINE_OPTIONS = (
     click.option("--destination", default="duckdb", help="dlt's name for it."),
@@ -36,22 +40,111 @@ def pipeline_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-OA_IDS = click.option(
-    "--oa-id", "oa_ids", multiple=True, help="Only this OA; may be given again."
-)
-MAX_REF_IDS = click.option(
-    "--max-ref-ids",
-    metavar="N",
-    type=click.IntRange(0),
-    help="Ask at most so many, oldest first.",
-)
-moment_option = partial(
-    click.option,
-    metavar="DATE[ TIME]",
-    type=click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S"]),
+
+
+class _Moment(click.ParamType[Any]):
+    """A date, or a time with its offset from UTC."""
+
+    name = "date or time"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  click's
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> date:
+        """Read ISO 8601; a date begins at midnight in the setting ``timezone``."""
+        if isinstance(value, date):
+            return value
+        with suppress(ValueError):
+            return date.fromisoformat(value)
+        try:
+            moment = datetime.fromisoformat(value.replace("Z", "+00:00"))
+        except ValueError:
+            moment = None
+        if moment is None or moment.tzinfo is None:
+            fact = (
+                f"{value!r} is no date such as 2026-11-01, and no time with an offset"
+            )
+            self.fail(f"{fact} such as 2026-11-01T09:00:00+07:00", param, ctx)
+        return moment
+
+
+_CHOICE_OPTIONS = (
+    click.option(
+        "--max-ref-ids",
+        metavar="N",
+        type=click.IntRange(0),
+        help="Ask at most so many, oldest first.",
+    ),
+    click.option(
+        "--oa-id", "oa_ids", multiple=True, help="Only this OA; may be given again."
+    ),
+    click.option(
+        "--ref-ids",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Only the RefIds of this file: CSV with a header, or one a line.",
+    ),
+    click.option(
+        "--repoll",
+        metavar="STATE[,STATE]",
+        help="Ask RefIds in these states again, settled or not, and no others.",
+    ),
+    click.option(
+        "--since",
+        metavar="DATE|TIME",
+        type=_Moment(),
+        help="With --repoll: sent from then on; a date is midnight in timezone.",
+    ),
+    click.option(
+        "--until",
+        metavar="DATE|TIME",
+        type=_Moment(),
+        help="With --repoll: sent before then.",
+    ),
+    click.option(
+        "--all",
+        "compare_all",
+        is_flag=True,
+        help="Compare the whole warehouse table, not only what is within lag.",
+    ),
 )
 
 
-def utc(moment: datetime | None) -> datetime | None:
-    """Return what a moment option gives as a time in UTC."""
-    return moment.replace(tzinfo=timezone.utc) if moment else None
+def choice_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take what a run is limited to, as ``choice``: see ``sync``."""
+
+    @wraps(command)
+    def with_choice(
+        ref_ids: Path | None,
+        repoll: str | None,
+        oa_ids: tuple[str, ...],
+        since: date | None,
+        until: date | None,
+        max_ref_ids: int | None,
+        *,
+        compare_all: bool,
+        **options: Any,  # noqa: ANN401  click's
+    ) -> None:
+        choice = {
+            "ref_ids": ref_ids and _read_file(ref_ids),
+            "oa_ids": oa_ids,
+            "repoll": () if repoll is None else repoll.split(","),
+            "since": since,
+            "until": until,
+            "max_ref_ids": max_ref_ids,
+            "compare_all": compare_all,
+        }
+        command(choice=choice, **options)
+
+    taking: Callable[..., None] = with_choice
+    for option in reversed(_CHOICE_OPTIONS):
+        taking = option(taking)
+    return taking
+
+
+def _read_file(path: Path) -> RefIdFile:
+    from esms_source.config import resolve_settings  # noqa: PLC0415  as above
+    from esms_source.planning.ref_id_file import RefIdFile  # noqa: PLC0415
+
+    return RefIdFile(path, resolve_settings().ref_ids.ref_id_column)

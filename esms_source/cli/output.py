@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from esms_source.planning.work_list import Plan
     from esms_source.run import Report
 
 WIDE: Final = 200
@@ -59,6 +60,32 @@ def print_json(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
     # JSON itself writes out the characters below the blank only.
     click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def print_plan(plan: Plan, requests_per_second: float, *, as_json: bool) -> None:
+    """Print what a run would ask; what the user has to know of it on stderr."""
+    requests = sum(oa.requests for oa in plan.oas)
+    seconds = requests / requests_per_second
+    if as_json:
+        print_json(
+            {
+                "oas": [vars(oa) for oa in plan.oas],
+                "ref_ids": plan.total,
+                "requests": requests,
+                "seconds": seconds,
+                "compared_all": plan.compared_all,
+                "skipped": plan.skipped.to_dict(),
+            }
+        )
+        return
+    names = ("oa_id", "new", "due", "settled", "waiting", "requests")
+    print_table(names, [[getattr(oa, name) for name in names] for oa in plan.oas])
+    click.echo(
+        f"{plan.total} RefIds in {requests} requests:"
+        f" {seconds:.0f} s at {requests_per_second:g} requests/s"
+    )
+    for line in plan.skipped.remedies():
+        click.echo(line, err=True)
 
 
 def print_report(report: Report, *, as_json: bool) -> None:

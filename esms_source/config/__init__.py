@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final, TypeVar
@@ -38,6 +39,13 @@ Source: the GetCallback page of eSMS's API docs.
 
 PLAIN: Final = (bool, int, float, str)
 PHONE_POLICIES: Final = ("plain", "hash", "drop")
+
+LEAST_MEMORY_MB: Final = 64
+MOST_MEMORY_MB: Final = 1_000_000
+_SIZE: Final = re.compile(r"(\d{1,9})\s*(?:MB)?", re.IGNORECASE | re.ASCII)
+
+_OF_PLANNING: Final = re.compile(r"(?:esms_|_dlt_).*|is_new|.*__v_text")
+"""Names that planning, dlt, and columns beside a carried one have."""
 
 
 def _environment_name(name: str) -> str:
@@ -101,7 +109,13 @@ class RefIdTable(BaseConfiguration):
         naming = NamingConvention()
         carried: dict[str, str] = {}
         for name in self.carry:
+            if not isinstance(name, str) or not name.strip():
+                remedy = "give a list of the columns' names"
+                raise _refuse("ref_ids.carry", f"{name!r} is not a name", remedy)
             alias = naming.normalize_identifier(name)
+            if _OF_PLANNING.fullmatch(alias):
+                fact = f"{name!r} would have a name that is kept, {alias!r}"
+                raise _refuse("ref_ids.carry", fact, "rename it in ref_ids.query")
             if alias in FIXED or alias in carried:
                 fact = f"{name!r} would be a second column {alias!r} in the ledger"
                 raise _refuse("ref_ids.carry", fact, "rename it in ref_ids.query")
@@ -123,6 +137,7 @@ _NUMBERS: Final[Mapping[str, tuple[_Check, str]]] = {
     "repoll_max": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
     "give_up_after": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
     "slice_ref_ids": (lambda n: n >= 1, "at least 1"),
+    "compare_all_after": (lambda n: 0 <= n < float("inf"), "seconds, 0 or more"),
 }
 """What each number must be, as a check and in words."""
 
@@ -150,6 +165,8 @@ class Settings(BaseConfiguration):
     repoll_max: float = 21_600
     give_up_after: float = 259_200
     slice_ref_ids: int = 240_000
+    compare_all_after: float = 72_000
+    planning_memory: str = "192 MB"
     phone_number: str = "plain"
     phone_hash_key: TSecretStrValue | None = None
     timezone: str = "Asia/Ho_Chi_Minh"
@@ -166,9 +183,24 @@ class Settings(BaseConfiguration):
         self._check_base_url()
         self._check_rate_limit_store()
         self._check_phone_number()
+        _ = self.planning_memory_mb  # which refuses what is no size
         _require_zone("timezone", self.timezone)
         if self.oa_id is not None:
             self.oa_id = self.oa_id.strip() or None
+
+    @property
+    def planning_memory_mb(self) -> int:
+        """The memory that planning may take before it uses the disk, in MB.
+
+        Raises:
+            ConfigError: It isn't a size, or a smaller one than planning can do with.
+        """
+        size = _SIZE.fullmatch(str(self.planning_memory).strip())
+        if size is None or not LEAST_MEMORY_MB <= int(size[1]) < MOST_MEMORY_MB:
+            fact = f"{self.planning_memory!r} is not a size"
+            remedy = f'set it to a number of MB, {LEAST_MEMORY_MB} or more, as "192 MB"'
+            raise _refuse("planning_memory", fact, remedy)
+        return int(size[1])
 
     def require_credentials(self) -> tuple[str, str]:
         """Return the key and the secret.
@@ -236,6 +268,8 @@ class SettingArguments(TypedDict, total=False):
     repoll_max: float
     give_up_after: float
     slice_ref_ids: int
+    compare_all_after: float
+    planning_memory: int | str
     phone_number: str
     phone_hash_key: str
     timezone: str

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from esms_source.exceptions import RefIdTableError
+from esms_source.planning.carried import carry
+from esms_source.planning.moments import text_moment
 from esms_source.sql import quote_name, text_literal
 
 if TYPE_CHECKING:
@@ -13,22 +16,11 @@ if TYPE_CHECKING:
     from esms_source.planning.scratch import Scratch
 
 BLANKS: Final = " \t\r\n\v\f\u00a0\u200b\u3000\ufeff"
-DAY_FIRST: Final = ("%d/%m/%Y %H:%M:%S", "%d/%m/%Y %H:%M", "%d/%m/%Y")
-"""How dates are written in Vietnam, tried where ISO 8601 doesn't fit."""
 
-FRACTIONAL: Final = ("FLOAT", "DOUBLE", "DECIMAL")
-CARRIED_AS_THEY_ARE: Final = (
-    "VARCHAR",
-    "BOOLEAN",
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "FLOAT",
-    "DOUBLE",
-    "DECIMAL",
-    "DATE",
-)
+FLOATS: Final = {"FLOAT": 2**24, "DOUBLE": 2**53}
+"""Numbers with a point, and up to where each whole number has one of its own."""
+
+TIMES: Final = ("TIMESTAMP", "DATE")
 
 
 @dataclass(frozen=True)
@@ -54,130 +46,106 @@ class Candidates:
     Attributes:
         relation: What stands behind FROM.
         columns: Which columns to take.
-        types: Their types in DuckDB, by name.
+        types: Their types where they come from, as DuckDB calls them.
+        as_text: Whether their values have been copied as texts.
     """
 
     relation: str
     columns: Columns
     types: Mapping[str, str]
+    as_text: bool = False
 
-    def select(self, default_oa_id: str | None, windows: str | None = None) -> str:
-        """Return SQL that selects oa_id, ref_id, sent_at and what is carried.
+    def expressions(
+        self, default_oa_id: str | None, ledger: Mapping[str, str]
+    ) -> dict[str, str]:
+        """Return the SQL of what is read, by its place in ``plan.sql``.
 
         Args:
             default_oa_id: For rows that name no OA.
-            windows: A relation (oa_id, since); rows sent before their OA's
-                ``since`` are left out.
+            ledger: The types of the carried columns that the ledger has.
         """
         columns = self.columns
-        oa_id = self._oa_id(default_oa_id)
-        sent_at = self._moment(columns.sent_at) if columns.sent_at else None
         carried = [
-            f"{self._carried(name)} AS {quote_name(alias)}"
+            carry(
+                alias, name, self.types[name], ledger.get(alias), as_text=self.as_text
+            )
             for alias, name in columns.carried.items()
         ]
-        selected = [
-            f"{oa_id} AS oa_id",
-            f"{self._ref_id()} AS ref_id",
-            f"{sent_at or 'NULL::TIMESTAMPTZ'} AS sent_at",
-            *carried,
-        ]
-        sql = f"SELECT {', '.join(selected)} FROM (FROM {self.relation}) AS candidates"
-        if windows and sent_at:
-            sql += (
-                f" LEFT JOIN (SELECT oa_id AS esms_oa_id, since AS esms_since"
-                f" FROM {windows}) AS esms_window ON esms_oa_id = {oa_id}"
-                f" WHERE esms_since IS NULL OR {sent_at} >= esms_since"
-                f" OR {sent_at} IS NULL"
+        oa_id = f"nullif({self._id(columns.oa_id)}, '')" if columns.oa_id else None
+        moment = self.moment(columns.sent_at) if columns.sent_at else None
+        return {
+            "relation": self.relation,
+            "own_oa_id": oa_id or "CAST(NULL AS VARCHAR)",
+            "default_oa_id": text_literal(default_oa_id) if default_oa_id else "NULL",
+            "ref_id": self._id(columns.ref_id),
+            "moment": moment or "CAST(NULL AS TIMESTAMPTZ)",
+            "carried": "".join(column.sql() for column in carried),
+        }
+
+    def refuse_rounded_ids(self, scratch: Scratch) -> None:
+        """Refuse ids that a number with a point can't tell from their neighbours.
+
+        Raises:
+            RefIdTableError: A column holds such ids.
+        """
+        for name in (self.columns.ref_id, self.columns.oa_id):
+            if name is None or self.types[name] not in FLOATS:
+                continue
+            number = f"abs({self._typed(name)})"
+            sql = (
+                f"SELECT max({number}) FILTER (isfinite({number}))"
+                f" FROM (FROM {self.relation}) AS warehouse"
             )
-        return sql
+            ((largest,),) = scratch.rows(sql)
+            if (largest or 0) > FLOATS[self.types[name]]:
+                raise rounded_ids(name)
 
-    def _oa_id(self, default: str | None) -> str:
-        """Return the SQL of a row's OA, null where it has none."""
-        fallback = text_literal(default) if default else "NULL::VARCHAR"
-        if not self.columns.oa_id:
-            return fallback
-        return f"coalesce(nullif({self._text(self.columns.oa_id)}, ''), {fallback})"
+    def moment(self, name: str) -> str:
+        """Return the SQL of a row's time, null where it can't be read."""
+        if self.types[name].startswith(TIMES) and not self.as_text:
+            return f"TRY_CAST({quote_name(name)} AS TIMESTAMPTZ)"
+        return text_moment(self._text(name))
 
-    def _ref_id(self) -> str:
-        """Return the SQL of a row's RefId; stripping is dear, and most are plain."""
-        name = self.columns.ref_id
-        column, stripped = quote_name(name), self._text(name)
+    def _id(self, name: str) -> str:
+        """Return the SQL of an id, '' where there is none or it can't be stored.
+
+        Stripping is slow, and most ids need none.
+        """
+        column, text = quote_name(name), self._text(name)
+        stripped = (
+            f"CASE WHEN contains({text}, chr(0)) THEN '' ELSE"
+            f" trim(coalesce({text}, ''), {text_literal(BLANKS)}) END"
+        )
         if self.types[name] != "VARCHAR":
             return stripped
         plain = f"regexp_full_match({column}, '[!-~]+')"
         return f"CASE WHEN {plain} THEN {column} ELSE {stripped} END"
 
-    def _text(self, name: str) -> str:
+    def _typed(self, name: str) -> str:
         column = quote_name(name)
-        text = f"CAST({column} AS VARCHAR)"
-        if self.types[name].startswith(FRACTIONAL):
-            whole = f"CAST(TRY_CAST({column} AS HUGEINT) AS VARCHAR)"
-            text = f"CASE WHEN {column} = trunc({column}) THEN {whole} ELSE {text} END"
-        return f"trim(coalesce({text}, ''), {text_literal(BLANKS)})"
+        return f"TRY_CAST({column} AS {self.types[name]})" if self.as_text else column
 
-    def _moment(self, name: str) -> str:
-        is_text = self.types[name] == "VARCHAR"
-        column = self._text(name) if is_text else quote_name(name)
-        moment = f"TRY_CAST({column} AS TIMESTAMPTZ)"
-        if is_text:
-            formats = ", ".join(text_literal(form) for form in DAY_FIRST)
-            day_first = f"TRY_CAST(try_strptime({column}, [{formats}]) AS TIMESTAMPTZ)"
-            moment = f"coalesce({moment}, {day_first})"
-        return f"CASE WHEN isfinite({moment}) THEN {moment} END"
-
-    def _carried(self, name: str) -> str:
+    def _text(self, name: str) -> str:
+        """Return the SQL of a value's text; a whole number has no point."""
         column, kind = quote_name(name), self.types[name]
-        if kind.startswith("TIMESTAMP"):
-            return f"CAST({column} AS TIMESTAMPTZ)"
-        if kind.startswith(CARRIED_AS_THEY_ARE) and not kind.endswith("]"):
+        if kind == "VARCHAR":
             return column
+        if kind == "JSON":
+            return f"(TRY_CAST({column} AS JSON) ->> '$')"
+        if kind in FLOATS or kind.startswith("DECIMAL"):
+            value = self._typed(name)
+            whole = f"CAST(TRY_CAST({value} AS HUGEINT) AS VARCHAR)"
+            text = f"CAST({value} AS VARCHAR)"
+            text = f"CASE WHEN {value} = trunc({value}) THEN {whole} ELSE {text} END"
+            is_number = f"isfinite({value})" if kind in FLOATS else "true"
+            return f"CASE WHEN {is_number} THEN {text} END"
         return f"CAST({column} AS VARCHAR)"
 
 
-@dataclass(frozen=True)
-class Skipped:
-    """Rows of the warehouse that were read and can't be asked."""
-
-    no_ref_id: int = 0
-    no_oa_id: int = 0
-    no_sent_at: int = 0
-
-    @property
-    def total(self) -> int:
-        """Return how many there were."""
-        return self.no_ref_id + self.no_oa_id + self.no_sent_at
-
-    def remedies(self) -> list[str]:
-        """Return a line for each kind that there is, with what to do."""
-        kinds = (
-            (self.no_ref_id, "no RefId", "fill ref_ids.ref_id_column"),
-            (self.no_oa_id, "no OA", "set oa_id or fill ref_ids.oa_id_column"),
-            (self.no_sent_at, "no sent_at", "fill ref_ids.sent_at_column"),
-        )
-        return [
-            f"{count} {'row has' if count == 1 else 'rows have'} {what}"
-            f" and {'is' if count == 1 else 'are'} not asked; {remedy}"
-            for count, what, remedy in kinds
-            if count
-        ]
-
-
-def count_skipped(scratch: Scratch, *, timed: bool) -> Skipped:
-    """Count what can't be asked of the rows in ``plan.main.candidates``.
-
-    Args:
-        scratch: Where they are.
-        timed: Whether they must have a ``sent_at``.
-    """
-    row = scratch.rows(
-        "SELECT count(*) FILTER (ref_id = ''),"
-        " count(*) FILTER (ref_id <> '' AND oa_id IS NULL),"
-        " count(*) FILTER (ref_id <> '' AND oa_id IS NOT NULL"
-        " AND sent_at IS NULL AND ?) FROM plan.main.candidates",
-        [timed],
-    )[0]
-    return Skipped(*row)
+def rounded_ids(name: str) -> RefIdTableError:
+    """Return the error of a column whose ids were rounded before they came here."""
+    fact = f"the ids of column {name!r} are numbers with a point, which are rounded"
+    return RefIdTableError(fact, "cast it to text or BIGINT where it is filled")
 
 
 def match(name: str | None, present: list[str]) -> str | None:

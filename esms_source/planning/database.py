@@ -43,6 +43,8 @@ POSTGRES_TYPES: Final = {
     1082: "DATE",
     1114: "TIMESTAMP",
     1184: "TIMESTAMP WITH TIME ZONE",
+    114: "JSON",
+    3802: "JSON",
 }
 """PostgreSQL's type ids as DuckDB's types; all others are read as text.
 
@@ -115,13 +117,16 @@ class Database:
         if self.is_missing:
             return None
         try:
-            if self._catalog:
-                self._use()
-                return self._scratch.types(relation)
-            with self._connected() as client:
-                return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
+            return self._scratch.patience(lambda: self._types_of(relation))
         except (duckdb.CatalogException, DatabaseUndefinedRelation):
             return None
+
+    def _types_of(self, relation: str) -> dict[str, str]:
+        if self._catalog:
+            self._use()
+            return self._scratch.types(relation)
+        with self._connected() as client:
+            return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
 
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
@@ -131,16 +136,29 @@ class Database:
         else:
             self.copy(sql, name)
 
-    def copy(self, sql: str, name: str) -> None:
-        """Copy what a query selects into a table of the scratch database."""
+    def copy(self, sql: str, name: str, *, as_text: bool = False) -> None:
+        """Copy what a query selects into a table of the scratch database.
+
+        Args:
+            sql: The query.
+            name: The table, which is made anew.
+            as_text: Whether values that a database gives as texts stay texts.
+        """
         target = f"plan.main.{name}"
         if self._catalog:
             self._use()
             self._scratch.execute(f"CREATE OR REPLACE TABLE {target} AS {sql}")
             return
+        self._scratch.patience(lambda: self._copy(sql, target, as_text=as_text))
+
+    def _copy(self, sql: str, target: str, *, as_text: bool) -> None:
         with self._connected() as client:
             empty = f"SELECT * FROM ({sql}) AS copied LIMIT 0"
-            self._scratch.create(target, self._types(client, empty))
+            types = {
+                column: UNKNOWN if as_text or kind == "JSON" else kind
+                for column, kind in self._types(client, empty).items()
+            }
+            self._scratch.create(target, types)
             if self.is_postgres:
                 self._copy_out(client, sql, target)
                 return
@@ -148,13 +166,22 @@ class Database:
                 for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
                     self._scratch.fill(target, chunk)
 
-    def readable(self, relation: str, columns: Sequence[str], name: str) -> str:
-        """Return what to select those columns from, copied where it must be."""
+    def readable(
+        self, relation: str, columns: Sequence[str], name: str, condition: str
+    ) -> str:
+        """Return what to select those columns from, copied where it must be.
+
+        Args:
+            relation: A table or query.
+            columns: Which of its columns.
+            name: The table that takes a copy.
+            condition: A WHERE, or nothing, of what is copied.
+        """
         if self._catalog:
             self._use()
             return relation
         selected = ", ".join(self.quote(column) for column in columns)
-        self.copy(f"SELECT {selected} FROM {relation}", name)
+        self.copy(f"SELECT {selected} FROM {relation}{condition}", name, as_text=True)
         return f"plan.main.{name}"
 
     def _use(self) -> None:
@@ -187,7 +214,7 @@ class Database:
             digits, scale = column.precision or MAX_DIGITS, column.scale or 0
             if not 0 <= scale <= digits <= MAX_DIGITS:
                 digits, scale = MAX_DIGITS, 9
-            return f"DECIMAL({digits}, {scale})"
+            return f"DECIMAL({digits},{scale})"
         return POSTGRES_TYPES.get(column.type_code, UNKNOWN)
 
     def _copy_out(self, client: SqlClientBase[Any], sql: str, target: str) -> None:

@@ -1,41 +1,33 @@
-"""The work list of a run: what is due, then what is new, in slices."""
+"""What a run asks: what is due, then what is new; ``plan.sql`` step by step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from esms_source.databases import ReadError, cause_of, explain
-from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.ledger import WORK, due_condition
-from esms_source.planning.candidates import Skipped, count_skipped
-from esms_source.planning.database import Database
-from esms_source.planning.given_rows import row_candidates
+from esms_source.exceptions import ConfigError
+from esms_source.planning.known import Ledger
+from esms_source.planning.reading import Reading, among, with_default
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.planning.work_list import OaPlan, Plan, work_in
 from esms_source.runtime import ScratchFolder
-from esms_source.sql import moment_literal, quote_name, text_list
-from esms_source.tables import LOADS, REF_IDS, SETTLED, STATES, is_carried
+from esms_source.sql import moment_literal, text_list
+from esms_source.tables import SETTLED, STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import datetime
+    from collections.abc import Iterator, Sequence
 
     import dlt
 
     from esms_source.config import Settings
-    from esms_source.planning.candidates import Candidates
+    from esms_source.databases import Patience
     from esms_source.planning.given_rows import RefIds
 
-UNREADABLE_LEDGER: Final = (
-    "the ledger can't be read",
-    "check the destination and its grants",
-)
-UNREADABLE_TABLE: Final = (
-    "the warehouse table can't be read",
-    "correct [sources.esms.ref_ids]",
-)
+COMPLETED = "load_id IN (FROM plan.main.completed)"
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,8 @@ class Choice:
         only: Only these RefIds, in any form that ``ref_ids`` takes.
         repoll: Ask RefIds of the ledger in these states again, due or not,
             and nothing else.
-        since: With repoll, from this ``sent_at`` on.
+        since: With repoll, from this ``sent_at`` on. A date begins at midnight in
+            ``timezone``; a time that names no zone is UTC.
         until: With repoll, before this ``sent_at``.
         max_ref_ids: At most so many, oldest first.
     """
@@ -55,23 +48,52 @@ class Choice:
     oa_ids: Sequence[str] = ()
     only: RefIds | None = None
     repoll: Sequence[str] = ()
-    since: datetime | None = None
-    until: datetime | None = None
+    since: datetime | date | None = None
+    until: datetime | date | None = None
     max_ref_ids: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what can't be meant."""
         for name in ("oa_ids", "repoll"):
-            if isinstance(getattr(self, name), str):
-                raise ConfigError(f"{name}: not a list", "give a list of strings")
+            if not _are_texts(getattr(self, name)):
+                raise ConfigError(f"{name}: not a list of strings", "give such a list")
         unknown = sorted(set(self.repoll) - set(STATES))
         if unknown:
             fact = f"repoll: there is no state {unknown[0]!r}"
             raise ConfigError(fact, f"use {', '.join(STATES)}")
+        for name in ("since", "until"):
+            if not isinstance(getattr(self, name), (date, type(None))):
+                raise ConfigError(f"{name}: not a time", "give a date or a datetime")
         if (self.since or self.until) and not self.repoll:
             raise ConfigError("since and until go with repoll", "name the states")
-        if self.max_ref_ids is not None and self.max_ref_ids < 0:
-            raise ConfigError("max_ref_ids: below 0", "give a number of RefIds")
+        most = self.max_ref_ids
+        if most is not None and (type(most) is not int or most < 0):
+            fact = f"max_ref_ids: {most!r} is not a number of RefIds"
+            raise ConfigError(fact, "set it to a whole number, 0 or more")
+
+    @property
+    def is_of_all(self) -> bool:
+        """Tell whether it leaves out no OA and no RefId."""
+        return not self.oa_ids and self.only is None and not self.repoll
+
+    def conditions(self, timezone: str) -> list[str]:
+        """Return the SQL conditions of what is asked again by choice."""
+        conditions = [f"state IN ({text_list(self.repoll)})"] if self.repoll else []
+        for name, sign in (("since", ">="), ("until", "<")):
+            moment = getattr(self, name)
+            if moment is not None:
+                if not isinstance(moment, datetime):
+                    moment = datetime.combine(moment, time(), ZoneInfo(timezone))
+                conditions.append(f"sent_at {sign} {moment_literal(moment)}")
+        return conditions
+
+
+def _are_texts(values: Any) -> bool:  # noqa: ANN401  what a user gave
+    try:
+        are_texts = all(isinstance(value, str) for value in values)
+    except TypeError:
+        return False
+    return are_texts and not isinstance(values, str)
 
 
 def make_plan(
@@ -80,6 +102,10 @@ def make_plan(
     choice: Choice,
     as_of: datetime,
     ref_ids: RefIds | None = None,
+    *,
+    compare_all: bool = False,
+    slice_ref_ids: int | None = None,
+    patience: Patience | None = None,
 ) -> Plan:
     """Find out what is to be asked; no connection is open afterwards.
 
@@ -89,282 +115,198 @@ def make_plan(
         choice: What the run is limited to.
         as_of: When the run began, in UTC.
         ref_ids: Rows to read in place of the warehouse table.
+        compare_all: Compare the whole warehouse table with the ledger, not only what
+            lies within ``lag`` of each OA's newest ``sent_at``.
+        slice_ref_ids: RefIds that the run asks at once, by which requests are
+            counted; as set when it isn't given.
+        patience: How long to wait for who else holds what is read.
 
     Raises:
         ConfigError: A setting is missing or wrong.
         RefIdTableError: The warehouse table can't be read.
-        DestinationError: The ledger can't be read.
+        DestinationError: The ledger can't be read, or memory or disk don't suffice.
     """
-    scratch = Scratch(settings.ref_ids.sent_at_timezone)
-    try:
-        planner = _Planner(scratch, settings, choice, as_of)
-        planner.read_ledger(pipeline)
-        if not choice.repoll:
-            planner.read_candidates(ref_ids)
-        return planner.finish()
-    finally:
-        scratch.close()
-
-
-class _Planner:
-    """The steps from ledger and warehouse to a work list."""
-
-    def __init__(
-        self, scratch: Scratch, settings: Settings, choice: Choice, as_of: datetime
-    ) -> None:
-        self._scratch = scratch
-        self._settings = settings
-        self._choice = choice
-        self._as_of = as_of
-        self._skipped = Skipped()
-        self._ledger: Database | None = None
-        scratch.connection.register("nothing", WORK.empty_table())
-        scratch.execute("CREATE TABLE plan.main.due AS FROM nothing")
-        scratch.connection.unregister("nothing")
-        scratch.execute(
-            "CREATE TABLE plan.main.new AS"
-            " SELECT oa_id, ref_id, sent_at, chosen FROM plan.main.due"
-        )
-        scratch.execute(
-            "CREATE TABLE plan.main.ledger_keys AS"
-            " SELECT oa_id, ref_id FROM plan.main.due"
-        )
-        scratch.execute(
-            "CREATE TABLE plan.main.oas (oa_id VARCHAR, newest TIMESTAMPTZ,"
-            " known BIGINT, settled BIGINT, since TIMESTAMPTZ)"
-        )
+    with planning(settings, patience) as scratch:
+        ledger = Ledger(scratch)
+        ledger.read(pipeline, settings, as_of, choice.conditions(settings.timezone))
+        reading = Reading(scratch, settings, ledger, as_of)
         if choice.only is not None:
-            found = row_candidates(settings, scratch, choice.only)
-            scratch.execute(f"CREATE TABLE plan.main.requested AS {found.select(None)}")
-
-    def read_ledger(self, pipeline: dlt.Pipeline) -> None:
-        """Take over what is due, and what is known of each OA."""
-        try:
-            client = pipeline.sql_client()
-            database = Database(client, self._scratch, client.dataset_name)
-            ref_ids = database.name_of(REF_IDS.name)
-            present = database.columns(ref_ids)
-            if present is None:
-                return
-            carried = [database.quote(name) for name in present if is_carried(name)]
-            known = {name.lower() for name in present}
-            columns = ", ".join(
-                [
-                    *(
-                        name
-                        if name in known
-                        else f"CAST(NULL AS timestamptz) AS {name}"
-                        for name in WORK.names
-                    ),
-                    *carried,
-                ]
-            )
-            condition = self._due(database.name_of(LOADS))
-            database.copy(f"SELECT {columns} FROM {ref_ids} WHERE {condition}", "due")
-            database.copy(self._oas(ref_ids), "oas")
-            self._ledger = database
-        except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
-        self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
-        self._scratch.execute(
-            "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
-            [int(self._settings.ref_ids.lag * 1_000_000)],
-        )
-
-    def read_candidates(self, ref_ids: RefIds | None) -> None:
-        """Take over what the warehouse has and the ledger doesn't know."""
-        scratch, settings = self._scratch, self._settings
-        only = self._choice.only is not None
-        table = settings.ref_ids
-        timed = False
-        scratch.execute("CREATE TABLE plan.main.candidates AS FROM plan.main.new")
-        if ref_ids is not None:
-            timed = self._copy_candidates(
-                row_candidates(settings, scratch, ref_ids), None
-            )
-        elif not only or table.table or table.query:
-            windows = None if only else "plan.main.oas"
-            found = table_candidates(settings, scratch, open_client(settings), windows)
-            timed = self._copy_candidates(found, windows)
-        self._read_ledger_keys()
-        if only:
-            self._keep_requested()
-        self._skipped = count_skipped(scratch, timed=timed and not only)
-        self._take_new(chosen=only or ref_ids is not None, timed=timed and not only)
-
-    def finish(self) -> Plan:
-        """Put what is due before what is new, each oldest first."""
-        scratch = self._scratch
-        oa_ids = text_list(self._choice.oa_ids)
-        conditions = [f"oa_id IN ({oa_ids})"] if oa_ids else []
-        if self._choice.only is not None:
-            conditions.append(_among("requested", "work"))
-        where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-        most = self._choice.max_ref_ids
-        scratch.execute(
-            f"""
-            CREATE VIEW plan.main.work AS
-            SELECT * FROM (
-                SELECT *, false AS is_new FROM plan.main.due
-                UNION ALL BY NAME
-                SELECT *, true AS is_new FROM plan.main.new
-            ) AS work {where} ORDER BY is_new, sent_at NULLS FIRST, ref_id, oa_id
-            {"" if most is None else f"LIMIT {most}"}
-            """
-        )
-        folder = ScratchFolder()
-        work = str(work_in(folder))
-        scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
-        oas = self._oa_plans(work)
-        total = sum(oa.new + oa.due for oa in oas)
-        return Plan(total, self._skipped, oas, self._ledger is None, folder)
-
-    def _oa_plans(self, work: str) -> tuple[OaPlan, ...]:
-        rows = self._scratch.rows(
-            """
-            SELECT
-                oa_id, coalesce(new, 0), coalesce(asked_again, 0),
-                coalesce(settled, 0),
-                greatest(coalesce(known - settled, 0) - coalesce(due, 0), 0)
-            FROM plan.main.oas
-            FULL JOIN (
-                SELECT oa_id, count(*) AS due FROM plan.main.due GROUP BY oa_id
-            ) USING (oa_id)
-            FULL JOIN (
-                SELECT
-                    oa_id, count(*) FILTER (state IS NULL) AS new,
-                    count(*) FILTER (state IS NOT NULL) AS asked_again
-                FROM read_parquet(?) GROUP BY oa_id
-            ) USING (oa_id)
-            ORDER BY oa_id
-            """,
-            [work],
-        )
-        size = self._settings.batch_size
-        return tuple(
-            OaPlan(oa_id, new, due, settled, waiting, -(-(new + due) // size))
-            for oa_id, new, due, settled, waiting in rows
-        )
-
-    def _due(self, loads: str) -> str:
-        choice = self._choice
+            reading.request(choice.only)
+        table = settings.ref_ids.table or settings.ref_ids.query
+        if choice.repoll:
+            pass
+        elif ref_ids is not None:
+            reading.read_rows(ref_ids)
+        elif choice.only is None or table:
+            reading.read_table(whole=compare_all)
+        if choice.only is not None or not choice.repoll:
+            reading.read_keys()
         if not choice.repoll:
-            return due_condition(self._as_of, self._settings.repoll_max, loads)
-        conditions = [f"state IN ({text_list(choice.repoll)})"]
-        if choice.since:
-            conditions.append(f"sent_at >= {moment_literal(choice.since)}")
-        if choice.until:
-            conditions.append(f"sent_at < {moment_literal(choice.until)}")
-        return " AND ".join(conditions)
+            reading.add_requested()
+        reading.keep_new()
+        reading.keep_one_of_each()
+        chosen = choice.only is not None or ref_ids is not None
+        size = slice_ref_ids or settings.slice_ref_ids
+        return _write(scratch, settings, choice, reading, size, chosen=chosen)
 
-    def _oas(self, ref_ids: str) -> str:
-        """Return SQL on each OA: its newest RefId read in order, and counts."""
-        in_order = f"chosen IS NOT TRUE AND sent_at <= {moment_literal(self._as_of)}"
-        return (
-            f"SELECT oa_id, max(CASE WHEN {in_order} THEN sent_at END) AS newest,"
-            " count(*) AS known, sum(CASE WHEN state IN"
-            f" ({text_list(SETTLED)}) THEN 1 ELSE 0 END) AS settled"
-            f" FROM {ref_ids} GROUP BY oa_id"
-        )
 
-    def _read_ledger_keys(self) -> None:
-        """Take over which of the RefIds at hand the ledger has."""
-        ledger = self._ledger
-        if ledger is None:
-            return
-        sql = f"SELECT oa_id, ref_id FROM {ledger.name_of(REF_IDS.name)}"
-        if ledger.is_remote:
-            # Few keys are looked up; where there are many, all are copied faster.
-            at_hand = self._at_hand(ledger.in_list + 1)
-            if len(at_hand) <= ledger.in_list:
-                sql += f" WHERE ref_id IN ({ledger.text_list(at_hand or [''])})"
-        try:
-            ledger.show(sql, "ledger_keys")
-        except ReadError as exc:
-            raise explain(exc, *UNREADABLE_LEDGER) from cause_of(exc)
+@contextmanager
+def planning(settings: Settings, patience: Patience | None = None) -> Iterator[Scratch]:
+    """Open a scratch database; what it raises becomes an error of ours.
 
-    def _at_hand(self, limit: int) -> list[str]:
-        sql = "SELECT ref_id FROM plan.main.candidates"
-        if self._choice.only is not None:
-            sql += " UNION SELECT ref_id FROM plan.main.requested"
-        return [row[0] for row in self._scratch.rows(f"{sql} LIMIT {limit}")]
+    Raises:
+        DestinationError: Memory or disk don't suffice, or a database can't be read.
+    """
+    memory_mb = settings.planning_memory_mb
+    try:
+        timezone = settings.ref_ids.sent_at_timezone
+        with Scratch(timezone, memory_mb, patience) as scratch:
+            yield scratch
+    except (*ReadError, OSError) as exc:
+        remedy = "check [sources.esms.ref_ids] and the destination"
+        raise explain(exc, "planning failed", remedy) from cause_of(exc)
 
-    def _copy_candidates(self, found: Candidates, windows: str | None) -> bool:
-        """Copy the candidates; tell whether its rows must have a sent_at."""
-        sql = found.select(self._settings.oa_id, windows)
-        if self._choice.only is not None:
-            sql = f"SELECT * FROM ({sql}) AS work WHERE {_among('requested', 'work')}"
-        try:
-            self._scratch.execute(
-                f"CREATE OR REPLACE TABLE plan.main.candidates AS {sql}"
-            )
-        except ReadError as exc:
-            raise explain(exc, *UNREADABLE_TABLE, RefIdTableError) from exc
-        return found.columns.sent_at is not None
 
-    def _keep_requested(self) -> None:
-        """Add chosen RefIds that neither warehouse nor ledger has."""
-        oa_id = self._settings.oa_id
-        default = text_list([oa_id]) if oa_id else "NULL"
-        self._scratch.execute(
-            f"""
-            CREATE OR REPLACE TABLE plan.main.candidates AS
-            FROM plan.main.candidates
-            UNION ALL BY NAME
-            SELECT * REPLACE (coalesce(oa_id, {default}) AS oa_id)
-            FROM plan.main.requested AS work
-            WHERE NOT {_among("candidates", "work")}
-            AND NOT {_among("ledger_keys", "work")}
-            """
-        )
-
-    def _take_new(self, *, chosen: bool, timed: bool) -> None:
-        """Keep what can be asked and isn't known, each RefId of an OA once."""
-        scratch = self._scratch
-        ledger, candidates = (
-            scratch.types("plan.main.due"),
-            scratch.types("plan.main.candidates"),
-        )
-        carried = [
-            f"TRY_CAST({name} AS {ledger[column]}) AS {name}"
-            if column in ledger
-            else name
-            for column in candidates
-            if column not in ("oa_id", "ref_id", "sent_at", "chosen")
-            for name in [quote_name(column)]
+def _write(
+    scratch: Scratch,
+    settings: Settings,
+    choice: Choice,
+    reading: Reading,
+    slice_ref_ids: int,
+    *,
+    chosen: bool,
+) -> Plan:
+    """Put what is due before what is new into a file, and count it."""
+    oa_ids = [oa_id.strip() for oa_id in choice.oa_ids]
+    most = choice.max_ref_ids
+    values = {
+        "completed": COMPLETED,
+        "unused": reading.unused(),
+        "is_chosen": str(chosen),
+        "of_oas": f"oa_id IN ({text_list(oa_ids)})" if oa_ids else "true",
+        "chosen": "true" if choice.only is None else among("requested"),
+        "limit": "" if most is None else f"LIMIT {most}",
+    }
+    scratch.step("work", values)
+    folder = ScratchFolder()
+    work = str(work_in(folder))
+    try:
+        scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
+        oas = _oa_plans(scratch, work, settings.batch_size, slice_ref_ids)
+        total = sum(oa.new + oa.due for oa in oas)
+        notes = [
+            *_notes_on_oas(scratch, oa_ids),
+            *_notes_on_requested(scratch, settings, choice, oa_ids),
         ]
-        columns = ", ".join(["oa_id", "ref_id", "sent_at", *carried])
-        distinct = order = ""
-        if self._has_duplicates():
-            distinct = "DISTINCT ON (oa_id, ref_id)"
-            order = "ORDER BY oa_id, ref_id, sent_at"
-        scratch.execute("DROP TABLE plan.main.new")
-        scratch.execute(
-            f"""
-            CREATE VIEW plan.main.new AS
-            SELECT {distinct} {columns}, {chosen} AS chosen
-            FROM plan.main.candidates
-            ANTI JOIN plan.main.ledger_keys USING (oa_id, ref_id)
-            WHERE ref_id <> '' AND oa_id IS NOT NULL
-            AND (sent_at IS NOT NULL OR NOT {timed})
-            {order}
-            """
-        )
-
-    def _has_duplicates(self) -> bool:
-        """Tell whether a RefId may come twice: to look is cheap, to sort is not."""
-        sql = "GROUP BY hash(oa_id, ref_id) HAVING count(*) > 1 LIMIT 1"
-        return bool(self._scratch.rows(f"SELECT 1 FROM plan.main.candidates {sql}"))
-
-
-def _null(column: str) -> str:
-    """Return SQL for a time that a ledger of version 0.1 doesn't have."""
-    return f"CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS {column}"
-
-
-def _among(chosen: str, row: str) -> str:
-    """Return SQL that tells whether a row is among others, by OA where they name it."""
-    return (
-        f"EXISTS (FROM plan.main.{chosen} AS chosen WHERE chosen.ref_id = {row}.ref_id"
-        f" AND coalesce(chosen.oa_id = {row}.oa_id, true))"
+    except BaseException:
+        folder.cleanup()
+        raise
+    reached = most is None or total < most
+    return Plan(
+        total,
+        replace(reading.skipped, notes=tuple(notes)),
+        oas,
+        is_first=not reading.has_ledger,
+        compared_all=reading.is_whole and choice.is_of_all and reached,
+        _folder=folder,
     )
+
+
+def _oa_plans(
+    scratch: Scratch, work: str, batch_size: int, slice_ref_ids: int
+) -> tuple[OaPlan, ...]:
+    """Count per OA; in each slice one request of each OA may not be full."""
+    settled = f"state IN ({text_list(SETTLED)}) AND {COMPLETED}"
+    lost = f"state IN ({text_list(SETTLED)}) AND NOT {COMPLETED}"
+    rows = scratch.rows(
+        f"""
+        WITH
+        copied AS (
+            SELECT
+                oa_id, count(*) FILTER ({lost}) AS lost,
+                count(*) FILTER (NOT ({settled})) AS due
+            FROM plan.main.ledger GROUP BY oa_id
+        ),
+        slices AS (
+            SELECT
+                oa_id, count(*) FILTER (attempts IS NULL) AS new,
+                count(*) FILTER (attempts IS NOT NULL) AS asked_again,
+                ceil(count(*) / ?)::BIGINT AS requests
+            FROM read_parquet(?, file_row_number = true)
+            GROUP BY oa_id, file_row_number // ?
+        ),
+        asked AS (
+            SELECT
+                oa_id, sum(new)::BIGINT AS new,
+                sum(asked_again)::BIGINT AS asked_again,
+                sum(requests)::BIGINT AS requests
+            FROM slices GROUP BY oa_id
+        ),
+        known AS (
+            SELECT
+                oa_id, known, coalesce(settled, 0) - coalesce(lost, 0) AS settled, due
+            FROM plan.main.oas LEFT JOIN copied USING (oa_id)
+        )
+        SELECT
+            oa_id, coalesce(new, 0), coalesce(asked_again, 0), coalesce(settled, 0),
+            greatest(coalesce(known - settled - coalesce(due, 0), 0), 0),
+            coalesce(requests, 0)
+        FROM known FULL JOIN asked USING (oa_id)
+        ORDER BY oa_id
+        """,
+        [batch_size, work, slice_ref_ids],
+    )
+    return tuple(OaPlan(*row) for row in rows)
+
+
+def _notes_on_oas(scratch: Scratch, oa_ids: Sequence[str]) -> Iterator[str]:
+    """Name the OAs that were chosen and that nothing is known of."""
+    present = scratch.rows(
+        "SELECT oa_id FROM plan.main.oas"
+        " UNION SELECT DISTINCT oa_id FROM plan.main.candidates"
+    )
+    known = {row[0] for row in present}
+    for oa_id in oa_ids:
+        if oa_id not in known:
+            fact = f"no RefId of OA {oa_id!r} is known"
+            yield f"{fact}; correct oa_ids (--oa-id), or the rows' OA"
+
+
+def _notes_on_requested(
+    scratch: Scratch, settings: Settings, choice: Choice, oa_ids: Sequence[str]
+) -> Iterator[str]:
+    """Say what was asked for by name and isn't asked."""
+    if choice.only is None:
+        return
+    elsewhere = "false"
+    if oa_ids:
+        own = with_default(settings.oa_id)
+        elsewhere = f"coalesce({own} NOT IN ({text_list(oa_ids)}), false)"
+    ((elsewhere_count, waiting, unknown),) = scratch.rows(
+        f"""
+        WITH named AS (SELECT DISTINCT oa_id, ref_id FROM plan.main.requested),
+        found AS (
+            SELECT
+                {elsewhere} AS is_elsewhere, {among("ledger")} AS is_due,
+                {among("ledger_keys")} AS is_known
+            FROM named AS work WHERE ref_id <> ''
+        )
+        SELECT
+            count(*) FILTER (is_elsewhere),
+            count(*) FILTER (is_known AND NOT is_due AND NOT is_elsewhere),
+            count(*) FILTER (NOT is_known AND NOT is_elsewhere)
+        FROM found
+        """
+    )
+    if elsewhere_count:
+        fact = f"{elsewhere_count} chosen RefIds are of another OA than those chosen"
+        yield f"{fact} and not asked; name their OA too (--oa-id)"
+    if waiting and choice.repoll:
+        fact = f"{waiting} chosen RefIds are in another state or time than chosen"
+        yield f"{fact} and not asked; name their states (--repoll)"
+    elif waiting:
+        fact = f"{waiting} chosen RefIds are settled or not yet due and not asked"
+        yield f"{fact}; name their states to ask them again (--repoll)"
+    if unknown and choice.repoll:
+        fact = f"{unknown} chosen RefIds are not in the ledger and not asked again"
+        yield f"{fact}; ask them without --repoll first"

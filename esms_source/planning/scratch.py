@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Self
 
-PLANNING_MEMORY: Final = "192MB"
-"""Memory for planning; what needs more goes to a temporary file."""
+MB_PER_THREAD: Final = 64
+"""Memory that each thread of DuckDB needs to sort and join in."""
 
 GROUP_ROWS: Final = 20_480
 """Rows of a Parquet file that are read at once."""
@@ -29,21 +33,43 @@ CSV_BUFFER: Final = 2 * LONGEST_LINE
 """Bytes of a file that are held at once: DuckDB would take 16 of the longest lines."""
 
 
+@cache
+def statements() -> dict[str, str]:
+    """Return the statements of ``plan.sql`` by the names in front of them."""
+    text = resources.files(__package__).joinpath("plan.sql").read_text("utf-8")
+    parts = re.split(r"^-- ([a-z]+): ", text, flags=re.MULTILINE)[1:]
+    return {
+        name: "-- " + part.strip().removesuffix(";")
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
 class Scratch:
     """A DuckDB of our own in which ledger and warehouse meet, gone afterwards.
 
     A DuckDB file is attached read-only and read in place; from any other
     database what a query selects is copied through dlt's SQL client.
+
+    Args:
+        timezone: Of times that name none.
+        memory_mb: What it may take before it uses the disk.
+        patience: How long to wait for who else holds what is read.
     """
 
-    def __init__(self, timezone: str = "UTC") -> None:
+    def __init__(
+        self, timezone: str, memory_mb: int, patience: Patience | None = None
+    ) -> None:
+        self.memory_mb = memory_mb
+        self.patience = patience or Patience()
         self._folder = ScratchFolder()
         self.folder = Path(self._folder.name)
         self.connection = duckdb.connect()
         self.execute("ATTACH ':memory:' AS plan")
         self.execute("USE plan")
         self.execute("SET temp_directory = ?", [str(self.folder / "spilled")])
-        self.execute(f"SET memory_limit = '{PLANNING_MEMORY}'")
+        self.execute("SET memory_limit = ?", [f"{memory_mb}MB"])
+        threads = min(os.cpu_count() or 1, max(memory_mb // MB_PER_THREAD, 1))
+        self.execute("SET threads = ?", [threads])
         self.execute("SET preserve_insertion_order = false")
         self.execute("SET TimeZone = ?", [timezone])
         self._attached: dict[str, str] = {}
@@ -76,16 +102,22 @@ class Scratch:
         """Return all rows of a query."""
         return self.execute(sql, parameters).fetchall()
 
-    def table(self, sql: str, parameters: Sequence[object] = ()) -> pa.Table:
-        """Return what a query selects, as Arrow."""
-        return self.connection.sql(sql, params=list(parameters)).to_arrow_table()
+    def step(self, name: str, values: Mapping[str, object], target: str = "") -> None:
+        """Run a statement of ``plan.sql``.
+
+        Args:
+            name: Which one.
+            values: What stands in its braces.
+            target: SQL in front of it, which takes what it selects.
+        """
+        self.execute(f"{target} {statements()[name].format_map(values)}")
 
     def attach(self, path: str) -> str:
         """Attach a DuckDB file read-only, once; return its catalog name."""
         if path not in self._attached:
             catalog = f"file_{len(self._attached)}"
             sql = f"ATTACH {text_literal(path)} AS {catalog} (READ_ONLY)"
-            Patience()(lambda: self.execute(sql))
+            self.patience(lambda: self.execute(sql))
             self._attached[path] = catalog
         return self._attached[path]
 
@@ -110,8 +142,11 @@ class Scratch:
             column = quote_name(name)
             if name not in present:
                 self.execute(f"ALTER TABLE {target} ADD COLUMN {column} {kind}")
-            elif kind != present[name] and not self._has_values(target, column):
-                self.execute(f"ALTER TABLE {target} ALTER {column} TYPE {kind}")
+            elif kind != present[name]:
+                wider = kind
+                if self._has_values(target, column):
+                    wider = self._wider(target, column, {kind, present[name]})
+                self.execute(f"ALTER TABLE {target} ALTER {column} TYPE {wider}")
         self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
         self.connection.unregister("chunk")
 
@@ -133,6 +168,14 @@ class Scratch:
 
     def _has_values(self, target: str, column: str) -> bool:
         return bool(self.rows(f"SELECT count({column}) FROM {target}")[0][0])
+
+    def _wider(self, target: str, column: str, kinds: set[str]) -> str:
+        """Return the type that takes the values of two."""
+        both = f"SELECT {column} FROM {target} UNION ALL SELECT {column} FROM chunk"
+        ((kind,),) = self.rows(f"SELECT column_type FROM (DESCRIBE {both})")
+        # Not each whole number has a double of its own.
+        exact = kind not in ("FLOAT", "DOUBLE") or kinds == {"FLOAT", "DOUBLE"}
+        return str(kind) if exact else "VARCHAR"
 
     def write(self, sql: str, path: str) -> None:
         """Write what a query selects, in its order, to a Parquet file."""

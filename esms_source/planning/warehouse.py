@@ -25,6 +25,7 @@ from esms_source.config.providers import find_fields
 from esms_source.databases import (
     NotInstalled,
     ReadError,
+    bound_lock_waits,
     cause_of,
     duckdb_file,
     explain,
@@ -60,19 +61,23 @@ WINDOW_SLACK: Final = {
 """By what a window must be wider where the database compares without time zone."""
 
 
+MOST_WINDOWS: Final = 20
+"""Windows that a database is told of; each row is compared with all of them."""
+
+
 def table_candidates(
     settings: Settings,
     scratch: Scratch,
     client: SqlClientBase[Any],
-    windows: str | None = None,
+    windows: Mapping[str, datetime],
 ) -> Candidates:
-    """Candidates the warehouse table of the settings.
+    """Return the warehouse table of the settings as candidates.
 
     Args:
         settings: Which table.
         scratch: Where it is shown, or copied to.
         client: dlt's client of the warehouse.
-        windows: As for ``Candidates.select``: rows before them needn't be copied.
+        windows: By OA, a time before which rows needn't be copied.
 
     Raises:
         RefIdTableError: It can't be read, or a column isn't there.
@@ -92,49 +97,43 @@ def table_candidates(
         if types is None:
             raise _not_there(table)
         columns = _find_columns(table, list(types))
-        if windows and database.is_postgres and columns.sent_at:
-            known = scratch.rows(
-                f"SELECT oa_id, since FROM {windows} WHERE since < 'infinity'"
-            )
+        condition = ""
+        if database.is_remote and columns.sent_at:
             kind = types[columns.sent_at]
-            relation = _in_windows(
-                database, relation, columns, kind, known, settings.oa_id
-            )
-        relation = database.readable(relation, columns.all, "raw")
-        return Candidates(relation, columns, scratch.types(relation))
+            condition = _in_windows(database, columns, kind, windows)
+        relation = database.readable(relation, columns.all, "raw", condition)
+        as_text = database.is_postgres
+        if not as_text:
+            types = scratch.types(relation)
+        found = Candidates(relation, columns, types, as_text)
+        found.refuse_rounded_ids(scratch)
     except ReadError as exc:
         raise _why_not(table, exc, client) from cause_of(exc)
+    return found
 
 
 def _in_windows(
-    database: Database,
-    relation: str,
-    columns: Columns,
-    kind: str,
-    known: list[tuple[str, datetime]],
-    default_oa_id: str | None,
+    database: Database, columns: Columns, kind: str, windows: Mapping[str, datetime]
 ) -> str:
-    """Return SQL that leaves out what lies certainly before its OA's window.
+    """Return a condition that leaves out what lies certainly before its OA's window.
 
-    What is left is compared exactly once it is copied.
+    What is left is compared exactly once it is copied: rows whose own column names no
+    OA are all left, and of many OAs some share the earliest of their windows.
     """
     slack = WINDOW_SLACK.get(kind)
-    if slack is None or not known or not columns.sent_at:
-        return relation
-    oa_ids = database.text_list([oa_id for oa_id, _ in known])
-    moments = ", ".join(moment_literal(since - slack) for _, since in known)
-    oa_id = (
-        f"CAST({database.quote(columns.oa_id)} AS text)" if columns.oa_id else "NULL"
+    if slack is None or not windows or not columns.sent_at or not columns.oa_id:
+        return ""
+    oa_id = f"CAST({database.quote(columns.oa_id)} AS VARCHAR)"
+    sent_at = database.quote(columns.sent_at)
+    latest_first = sorted(windows, key=windows.__getitem__, reverse=True)
+    size = -(-len(latest_first) // MOST_WINDOWS)
+    groups = [latest_first[i : i + size] for i in range(0, len(latest_first), size)]
+    before = " OR ".join(
+        f"{oa_id} IN ({database.text_list(group)})"
+        f" AND {sent_at} < {moment_literal(windows[group[-1]] - slack)}"
+        for group in groups
     )
-    default = database.text_list([default_oa_id]) if default_oa_id else "NULL"
-    return (
-        f"(SELECT candidates.* FROM (SELECT * FROM {relation}) AS candidates"
-        f" LEFT JOIN unnest(ARRAY[{oa_ids}], ARRAY[{moments}])"
-        f" AS esms_window (esms_oa_id, esms_since)"
-        f" ON esms_oa_id = coalesce({oa_id}, {default})"
-        f" WHERE esms_since IS NULL OR {database.quote(columns.sent_at)} IS NULL"
-        f" OR {database.quote(columns.sent_at)} >= esms_since) AS windowed"
-    )
+    return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"
 
 
 def open_client(settings: Settings) -> SqlClientBase[Any]:
@@ -157,6 +156,8 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
         dataset = dlt.dataset(factory, "warehouse", Schema("warehouse"))
         client = dataset.sql_client
         check_credentials(client.credentials, CREDENTIALS)
+        if client.capabilities.sqlglot_dialect == "postgres":
+            bound_lock_waits(client.credentials)
     except NotInstalled as exc:
         fact = f"the warehouse {table.destination!r} is not installed"
         raise ConfigError(fact, installing(table.destination)) from exc

@@ -16,12 +16,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from tempfile import TemporaryDirectory
 
-    from esms_source.planning.candidates import Skipped
+    from esms_source.planning.skipped import Skipped
 
 
 @dataclass(frozen=True)
 class OaPlan:
-    """What is known and planned of one OA, in RefIds and requests."""
+    """What is known and planned of one OA, in RefIds and requests.
+
+    Attributes:
+        oa_id: Which one.
+        new: To be asked for the first time.
+        due: To be asked again.
+        settled: Never asked again by themselves.
+        waiting: Neither settled nor due yet.
+        requests: What asking them takes, slice by slice.
+    """
 
     oa_id: str
     new: int
@@ -37,15 +46,18 @@ class Plan:
 
     Attributes:
         total: RefIds to ask.
-        skipped: Rows of the warehouse that can't be asked.
+        skipped: What was read or chosen and isn't asked.
         oas: What is planned per OA.
         is_first: Whether there is no ledger yet.
+        compared_all: Whether the whole warehouse table was compared with the ledger,
+            and all that was found is planned.
     """
 
     total: int
     skipped: Skipped
     oas: tuple[OaPlan, ...]
     is_first: bool
+    compared_all: bool
     _folder: TemporaryDirectory[str]
 
     def slices(self, size: int) -> Iterator[Iterator[pa.Table]]:

@@ -294,7 +294,7 @@ def test_a_csv_without_ref_ids_is_refused(esms, server, tmp_path):
     file = tmp_path / "ids.csv"
     file.write_text("sms,oa_id\nR1,oa5\n")
     ran = esms("run", "--ref-ids", str(file), exits=2)
-    assert "has no column 'ref_id' in its first line" in ran.stderr
+    assert "has no column of RefIds in its first line: 'sms', 'oa_id'" in ran.stderr
     assert server.arrivals.requests == 0
 
 

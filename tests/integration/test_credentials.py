@@ -113,7 +113,7 @@ def warehouse(url: str, settings: Callable[..., Settings], scratch: Scratch) -> 
     """Read a PostgreSQL warehouse."""
     table = {"destination": "postgres", "credentials": url, "table": "sent"}
     made = settings(ref_ids=table)
-    table_candidates(made, scratch, open_client(made))
+    table_candidates(made, scratch, open_client(made), {})
 
 
 def duckdb_warehouse(
@@ -121,7 +121,7 @@ def duckdb_warehouse(
 ) -> None:
     """Read a warehouse that is called a DuckDB."""
     made = settings(ref_ids={"credentials": url, "table": "sent"})
-    table_candidates(made, scratch, open_client(made))
+    table_candidates(made, scratch, open_client(made), {})
 
 
 def destination(name: str) -> None:
@@ -141,7 +141,7 @@ def store(url: str, settings: Callable[..., Settings], _: Scratch) -> None:
 @pytest.fixture
 def scratch() -> Iterator[Scratch]:
     """Where a warehouse is shown."""
-    with Scratch() as made:
+    with Scratch("UTC", 192) as made:
         yield made
 
 
@@ -209,8 +209,8 @@ def test_a_server_that_wants_no_password_gets_none(
     assert url != postgres
     table = {"destination": "postgres", "credentials": url, "query": "SELECT 1 ref_id"}
     made = make_settings(ref_ids=table)
-    found = table_candidates(made, scratch, open_client(made))
-    assert scratch.rows(found.select("oa"))
+    found = table_candidates(made, scratch, open_client(made), {})
+    assert scratch.rows(f"FROM {found.relation}")
 
 
 def test_a_destination_without_a_password_says_how_to_write_it(

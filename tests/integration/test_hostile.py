@@ -99,8 +99,15 @@ FIXED: dict[str, bytes] = {
     "spaces": b" " * LARGEST,
     "no end": b"[" * LARGEST,
 }
+
+
+def always(content: bytes) -> Callable[[list[str]], bytes]:
+    """Return a function that gives the same answer to all RefIds."""
+    return lambda _: content
+
+
 MADE: dict[str, Callable[[list[str]], bytes]] = {
-    **{name: lambda _, content=content: content for name, content in FIXED.items()},
+    **{name: always(content) for name, content in FIXED.items()},
     "a plain error": one_error(repeated(b"x", 9 * MIB)),
     "an error with an emoji": one_error("😀".encode() + repeated(b"x", 9 * MIB)),
     "an error of many members": one_error(MEMBERS),

@@ -160,8 +160,9 @@ def test_a_warehouse_that_cannot_be_opened_is_a_setting(settings, plan):
 
 
 def test_rows_that_disagree_in_type_are_told(plan):
-    """A column of texts and lists is nobody's id."""
-    rows = [{"ref_id": "a", "sent_at": "2026-01-02"}, {"ref_id": "b", "sent_at": []}]
+    """A column of texts and times is told, not guessed at."""
+    now = datetime.now(timezone.utc)
+    rows = [{"ref_id": "a", "sent_at": "2026-01-02"}, {"ref_id": "b", "sent_at": now}]
     with pytest.raises(RefIdTableError, match="type"):
         plan(rows)
 

@@ -14,8 +14,8 @@ from pyarrow import parquet
 
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
-from esms_source.planning.candidates import Skipped
 from esms_source.planning.planner import Choice, make_plan
+from esms_source.planning.skipped import Skipped
 from esms_source.planning.work_list import OaPlan, Plan
 from esms_source.tables import STATES
 
@@ -78,9 +78,9 @@ class World:
             )
         self.output.execute(*statements)
 
-    def plan(self, choice=None, *, rows=None, as_of=NOW, **settings):
+    def plan(self, choice=None, *, rows=None, as_of=NOW, compare_all=False, **settings):
         """Return the RefIds that are planned, in order."""
-        self.table, self.skipped, self.oas = self.work(choice, rows, as_of, settings)
+        self.table = self.work(choice, rows, as_of, settings, compare_all=compare_all)
         return self.table["ref_id"].to_pylist()
 
     def pairs(self, choice=None, **settings):
@@ -96,25 +96,24 @@ class World:
             for at in self.table["sent_at"].to_pylist()
         ]
 
-    def work(self, choice, rows, as_of, settings):
+    def work(self, choice, rows, as_of, settings, *, compare_all):
         plan = make_plan(
             self.output.pipeline(),
             self._make(**settings),
             choice or Choice(),
             as_of,
             rows,
+            compare_all=compare_all,
         )
+        self.skipped, self.oas = plan.skipped, list(plan.oas)
+        self.compared_all = plan.compared_all
         try:
             slices = [list(pages) for pages in plan.slices(3)]
             assert all(sum(map(len, pages)) <= 3 for pages in slices)
             tables = list(chain.from_iterable(slices))
             assert sum(map(len, tables)) == plan.total
             empty = pa.table({"oa_id": [], "ref_id": []})
-            return (
-                pa.concat_tables(tables) if tables else empty,
-                plan.skipped,
-                list(plan.oas),
-            )
+            return pa.concat_tables(tables) if tables else empty
         finally:
             plan.close()
 
@@ -166,6 +165,22 @@ def test_what_an_incomplete_load_left_is_asked_again(load_id, world):
     world.know({"ref_id": "a", "load_id": load_id}, {"ref_id": "b"})
     world.output.execute("INSERT INTO _dlt_loads VALUES ('half', 1)")
     assert world.plan() == ["a"]
+
+
+def test_what_an_incomplete_load_says_of_a_ref_id_binds_nothing(world):
+    """Its state and final_at are handed out as unknown: any answer is taken."""
+    world.send()
+    world.know({"ref_id": "a", "load_id": "lost"})
+    world.output.execute(
+        "ALTER TABLE ref_ids ADD COLUMN final_at TIMESTAMPTZ",
+        "UPDATE ref_ids SET final_at = sent_at",
+    )
+    for choice in (Choice(), Choice(repoll=("final",))):
+        world.plan(choice)
+        (row,) = world.table.to_pylist()
+        assert (row["state"], row["final_at"], row["attempts"]) == (None, None, 1)
+    world.plan()
+    assert world.oas == [OaPlan("oa", new=0, due=1, settled=0, waiting=0, requests=1)]
 
 
 def test_due_rows_bring_what_the_ledger_knows(world):
@@ -234,7 +249,8 @@ def test_a_table_without_sent_at_is_read_whole(world):
     )
     world.warehouse.use("plain", oa_id_column="oa_id")
     assert world.plan() == ["a"]
-    assert world.skipped == Skipped()
+    assert world.skipped.total == 0
+    assert world.compared_all
 
 
 def test_no_order_of_runs_loses_a_row(world):
@@ -381,6 +397,14 @@ def test_repoll_before_the_first_run_plans_nothing(world):
         ({"since": NOW}, "since"),
         ({"until": NOW}, "until"),
         ({"max_ref_ids": -1}, "max_ref_ids"),
+        ({"max_ref_ids": "3"}, "max_ref_ids"),
+        ({"max_ref_ids": True}, "max_ref_ids"),
+        ({"max_ref_ids": 1.5}, "max_ref_ids"),
+        ({"oa_ids": [1]}, "oa_ids"),
+        ({"oa_ids": "oa"}, "oa_ids"),
+        ({"oa_ids": 7}, "oa_ids"),
+        ({"repoll": "final"}, "repoll"),
+        ({"repoll": ["final"], "since": "2026-01-01"}, "since"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(choice, name):
@@ -398,6 +422,18 @@ def test_repoll_reads_a_time_without_zone_as_utc(world):
     assert world.plan(Choice(repoll=("final",), until=naive)) == []
 
 
+def test_repoll_takes_a_date_as_its_midnight_in_the_time_zone(world):
+    """Section 4: a day begins where the reader lives."""
+    midnight = datetime(2026, 3, 8, 17, tzinfo=timezone.utc)
+    world.know(
+        {"ref_id": "before", "sent_at": midnight - HOUR},
+        {"ref_id": "after", "sent_at": midnight},
+    )
+    day = midnight.date() + DAY
+    assert world.plan(Choice(repoll=("final",), since=day)) == ["after"]
+    assert world.plan(Choice(repoll=("final",), until=day)) == ["before"]
+
+
 @pytest.mark.parametrize("cap", [0, 1, 3, 99])
 def test_a_cap_holds(cap, world):
     """At most max_ref_ids; what isn't reached stays due."""
@@ -408,20 +444,141 @@ def test_a_cap_holds(cap, world):
 # Rows that can't be asked, and odd RefIds.
 
 
+def counted(skipped):
+    """Return how many rows of each kind were skipped."""
+    return (skipped.no_ref_id, skipped.no_oa_id, skipped.unreadable)
+
+
 def test_rows_that_cannot_be_asked_are_counted(world):
-    """No RefId, no OA, no sent_at: section 6.7."""
+    """No RefId, no OA: section 6.7; each kind has an example and a remedy."""
+    world.know({"ref_id": "x", "sent_at": NOW})
     world.send(
         ("oa", None, NOW),
         ("oa", "  ", NOW),
         ("oa", "", NOW),
-        (None, "a", NOW),
+        (None, "secret-of-a", NOW),
         ("  ", "b", NOW),
         ("oa", "c", None),
         ("oa", "ok", NOW),
     )
     assert world.plan() == ["ok"]
-    assert world.skipped == Skipped(no_ref_id=3, no_oa_id=2, no_sent_at=1)
-    assert world.skipped.total == 6
+    assert counted(world.skipped) == (3, 2, 1)
+    assert (world.skipped.total, world.skipped.rows) == (6, 7)
+    no_ref_id, no_oa_id, unreadable = world.skipped.remedies()
+    assert no_ref_id.startswith("3 rows have no RefId and are not asked, such as OA oa")
+    assert no_ref_id.endswith("; fill ref_ids.ref_id_column")
+    assert "RefId sec…" in no_oa_id
+    assert "secret-of-a" not in no_oa_id
+    assert no_oa_id.endswith("; set oa_id or fill ref_ids.oa_id_column")
+    assert "asked when the whole table is compared" in unreadable
+
+
+@pytest.mark.parametrize("ref_id", ["a\0b", "a\ud83d", {"ref_id": "\udc00"}], ids=ascii)
+def test_a_ref_id_that_cannot_be_stored_as_it_is_is_not_asked(ref_id, world):
+    """Its key would never match again: NUL, or half a surrogate pair."""
+    assert world.plan(rows=[ref_id, "ok"], oa_id="oa") == ["ok"]
+    assert counted(world.skipped) == (1, 0, 0)
+
+
+def test_a_ref_id_with_nul_in_the_warehouse_is_not_asked(world):
+    """DuckDB keeps a NUL in a text; most databases don't."""
+    world.warehouse.execute(
+        "CREATE TABLE sent AS SELECT 'a' || chr(0) AS ref_id UNION ALL SELECT 'ok'"
+    )
+    world.warehouse.use()
+    assert world.plan(oa_id="oa") == ["ok"]
+    assert counted(world.skipped) == (1, 0, 0)
+
+
+# The whole table.
+
+
+def test_what_a_window_hides_is_found_when_the_whole_table_is_compared(world):
+    """Rows older than lag, and those without a time, which are asked with none."""
+    world.know({"ref_id": "x", "sent_at": NOW})
+    world.send(("oa", "old", NOW - 9 * DAY), ("oa", "x", NOW), ("oa", "null", None))
+    assert world.plan() == []
+    assert not world.compared_all
+    assert world.plan(compare_all=True) == ["null", "old"]
+    assert world.compared_all
+    assert counted(world.skipped) == (0, 0, 1)
+    assert world.skipped.total == 0
+    assert "asked without it" in world.skipped.remedies()[0]
+
+
+def test_the_first_plan_compares_the_whole_table(world):
+    """There is no window yet."""
+    world.send(("oa", "a", NOW), ("oa", "null", None))
+    assert world.plan() == ["null", "a"]
+    assert world.compared_all
+
+
+@pytest.mark.parametrize(
+    ("choice", "whole"),
+    [
+        ({"max_ref_ids": 2}, False),
+        ({"max_ref_ids": 4}, True),
+        ({"oa_ids": ["oa"]}, False),
+        ({"only": ["a"]}, False),
+        ({"repoll": ["final"]}, False),
+    ],
+)
+def test_a_whole_comparison_counts_only_where_all_it_found_is_planned(
+    choice, whole, world
+):
+    """Neither a cap nor a choice of OAs or RefIds hides anything from the next one."""
+    world.send(("oa", "a", NOW), ("oa", "b", NOW), ("two", "c", NOW))
+    world.plan(Choice(**choice), compare_all=True)
+    assert world.compared_all is whole
+
+
+def test_a_newest_time_in_the_future_names_the_time_zone(world):
+    """A local time that was read as UTC lies hours ahead."""
+    world.send(("oa", "a", NOW + 7 * HOUR), ("oa", "b", NOW))
+    world.plan()
+    assert world.skipped.in_future == NOW + 7 * HOUR
+    assert world.skipped.remedies()[0].endswith("; correct ref_ids.sent_at_timezone")
+    world.plan(as_of=NOW + 8 * HOUR)
+    assert world.skipped.in_future is None
+
+
+# What is chosen and isn't asked is said.
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"oa_ids": ["oa", "typo"]}, "no RefId of OA 'typo' is known"),
+        ({"only": ["done", "new"]}, "1 chosen RefIds are settled or not yet due"),
+        (
+            {"only": [{"ref_id": "x", "oa_id": "two"}], "oa_ids": ["oa"]},
+            "1 chosen RefIds are of another OA",
+        ),
+        ({"only": ["x"], "oa_ids": ["oa"]}, "1 row has no OA and is not asked"),
+        ({"only": ["done"], "repoll": ["failed"]}, "1 chosen RefIds are in another"),
+        ({"only": ["x"], "repoll": ["final"]}, "1 chosen RefIds are not in the ledger"),
+    ],
+)
+def test_what_is_chosen_and_not_asked_is_said(choice, words, world):
+    """With the remedy, in a line."""
+    world.know({"ref_id": "done"})
+    world.send(("oa", "new", NOW))
+    world.plan(Choice(**choice))
+    (line,) = world.skipped.remedies()
+    assert words in line
+    assert ";" in line
+
+
+def test_a_choice_that_is_fulfilled_says_nothing(world):
+    """No words without need."""
+    world.know({"ref_id": "d", "state": "failed", "next_poll_at": NOW})
+    world.send(("oa", "new", NOW))
+    assert world.plan(Choice(only=["new", "d", "other"]), oa_id="oa") == [
+        "d",
+        "other",
+        "new",
+    ]
+    assert world.skipped.remedies() == []
 
 
 def test_the_default_oa_serves_rows_without_one(world):
@@ -500,7 +657,7 @@ def test_whole_fractions_are_read_as_whole_numbers(kind, text, world):
     assert world.pairs(oa_id="oa") == [("oa", text)]
 
 
-@pytest.mark.parametrize("number", ["1e300", "'nan'", "'infinity'", "1.5"])
+@pytest.mark.parametrize("number", ["'nan'", "'infinity'", "1.5"])
 def test_a_fraction_that_is_no_id_ends_nothing(number, world):
     """It is asked as it stands, or counted as none."""
     world.warehouse.execute(
@@ -546,6 +703,30 @@ SAIGON = timedelta(hours=7)
         ("' 02/01/2026 '", "UTC", JAN_2),
         ("'2026-01-02  '", "UTC", JAN_2),
         ("'2/1/2026 0:00'", "UTC", JAN_2),
+        ("'02/01/26'", "UTC", JAN_2),
+        ("'02/01/26 00:00'", "Asia/Ho_Chi_Minh", JAN_2 - SAIGON),
+        ("'2-1-26 0:00:00'", "UTC", JAN_2),
+        ("'02.01.2026 00:00'", "UTC", JAN_2),
+        ("'00:00 02/01/2026'", "UTC", JAN_2),
+        ("'00:00:00, 2/1/26'", "UTC", JAN_2),
+        ("'02/01/2026 12:00:00 SA'", "UTC", JAN_2),
+        ("'02/01/2026 01:00:00 CH'", "UTC", JAN_2 + 13 * HOUR),
+        ("'02/01/2026T07:00:00+07:00'", "UTC", JAN_2),
+        ("'2026-01-02 07:00:00 +07:00'", "UTC", JAN_2),
+        ("'2026/01/02 0:00'", "UTC", JAN_2),
+        ("'20260102'", "Asia/Ho_Chi_Minh", JAN_2 - SAIGON),
+        ("20260102", "UTC", JAN_2),
+        ("1767312000", "Asia/Ho_Chi_Minh", JAN_2),
+        ("1767312000000", "UTC", JAN_2),
+        ("1767312000.0::DOUBLE", "UTC", JAN_2),
+        ("1767312000000::DOUBLE", "UTC", JAN_2),
+        ("1767312000000::DECIMAL(18, 2)", "UTC", JAN_2),
+        ("'1767312000'", "Asia/Ho_Chi_Minh", JAN_2),
+        ("'1767312000000'", "UTC", JAN_2),
+        ("'1.767312e9'", "UTC", JAN_2),
+        ("'\"2026-01-02 00:00:00\"'::JSON", "Asia/Ho_Chi_Minh", JAN_2 - SAIGON),
+        ("'\"02/01/2026\"'::JSON", "UTC", JAN_2),
+        ("'1767312000'::JSON", "UTC", JAN_2),
     ],
     ids=ascii,
 )
@@ -566,18 +747,41 @@ def test_sent_at_is_read_in_every_form(sql, zone, moment, world):
         "'31/31/2026'",
         "NULL::DATE",
         "'infinity'::TIMESTAMP",
+        "'-infinity'::TIMESTAMPTZ",
         "'infinity'::DATE",
+        "'0044-03-15 (BC)'::DATE",
+        "'0026-01-02'::TIMESTAMP",
+        "TIMESTAMP '1999-12-31 23:59:59'",
+        "TIMESTAMP '2027-03-15 00:00:00'",
+        "'31/10/75'",
+        "12",
+        "true",
+        "1e300",
     ],
     ids=ascii,
 )
-def test_a_sent_at_that_is_no_time_is_counted(sql, world):
-    """It is not asked, and the report says so."""
+def test_a_sent_at_that_is_no_time_is_counted_and_asked_with_none(sql, world):
+    """Where the whole table is compared, as it is here: there is no ledger yet."""
     world.warehouse.execute(
         f"CREATE TABLE sent AS SELECT 'a' AS ref_id, {sql} AS sent_at"
     )
     world.warehouse.use(sent_at_column="sent_at")
-    assert world.plan(oa_id="oa") == []
-    assert world.skipped == Skipped(no_sent_at=1)
+    assert world.times(oa_id="oa") == [None]
+    assert counted(world.skipped) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "shown"),
+    [("31/31/2026", "'31/31/2026'"), ("0909090909", "'090…'"), (None, "RefId a…")],
+)
+def test_an_example_of_what_cannot_be_read_shows_no_phone(sent_at, shown, world):
+    """A date is shown; the column may hold phones by mistake."""
+    world.warehouse.execute("CREATE TABLE sent (ref_id VARCHAR, sent_at VARCHAR)")
+    text = "NULL" if sent_at is None else f"'{sent_at}'"
+    world.warehouse.execute(f"INSERT INTO sent VALUES ('a', {text})")
+    world.warehouse.use(sent_at_column="sent_at")
+    world.plan(oa_id="oa")
+    assert shown in world.skipped.remedies()[0]
 
 
 # What is carried, and what planning says.
@@ -599,7 +803,7 @@ def test_carried_columns_come_along(world):
     carried = [value for name, value in row.items() if name not in KNOWN]
     assert carried[:2] == ["tet", 7]
     assert carried[2].astimezone(timezone.utc) == JAN_2 - SAIGON
-    assert carried[3:] == [Decimal("1.50"), "[1, 2]"]
+    assert carried[3:] == [Decimal("1.50"), "[1,2]"]
 
 
 def test_slices_have_one_schema_whatever_they_hold():
@@ -607,7 +811,7 @@ def test_slices_have_one_schema_whatever_they_hold():
     marked = pa.schema([*WORK, pa.field("campaign", pa.string(), nullable=False)])
     row = dict.fromkeys(WORK.names) | {"campaign": "tet"}
     folder = TemporaryDirectory()
-    plan = Plan(1, Skipped(), (), is_first=False, _folder=folder)
+    plan = Plan(1, Skipped(), (), is_first=False, compared_all=False, _folder=folder)
     work = pa.Table.from_pylist([row], marked)
     parquet.write_table(work, Path(folder.name, "work.parquet"))
     (page,) = plan.pages()
@@ -627,7 +831,9 @@ def test_slices_hold_all_in_order_whatever_the_pages(groups, size):
     with parquet.ParquetWriter(Path(folder.name, "work.parquet"), WORK) as writer:
         for end, rows_in_group in zip(accumulate(groups), groups, strict=True):
             writer.write_table(work.slice(end - rows_in_group, rows_in_group))
-    plan = Plan(total, Skipped(), (), is_first=False, _folder=folder)
+    plan = Plan(
+        total, Skipped(), (), is_first=False, compared_all=False, _folder=folder
+    )
     slices = [pa.concat_tables(pages) for pages in plan.slices(size)]
     plan.close()
     assert [len(table) for table in slices[:-1]] == [size] * (len(slices) - 1)

@@ -1,0 +1,162 @@
+"""What the ledger knows: its due rows, its OAs, and which RefIds it has."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Final
+
+from esms_source.databases import ReadError, cause_of, explain
+from esms_source.ledger import WORK, due_condition
+from esms_source.planning.database import Database
+from esms_source.sql import moment_literal, text_list
+from esms_source.tables import LOADS, REF_IDS, SETTLED, is_carried
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import dlt
+
+    from esms_source.config import Settings
+    from esms_source.planning.scratch import Scratch
+
+UNREADABLE: Final = (
+    "the ledger can't be read",
+    "check the destination and its grants",
+)
+OAS: Final = (
+    "oa_id VARCHAR, newest TIMESTAMPTZ, known BIGINT, settled BIGINT, since TIMESTAMPTZ"
+)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class Ledger:
+    """The ledger, shown to the scratch database as far as planning needs it.
+
+    It fills ``plan.main.ledger`` with the rows that may be asked, ``completed`` with
+    the loads that are complete, ``oas`` with each OA's counts and the moment from which
+    on its rows are read, and ``ledger_keys``.
+
+    Attributes:
+        is_there: Whether there is one.
+        carried: Its carried columns, with their types in DuckDB.
+    """
+
+    def __init__(self, scratch: Scratch) -> None:
+        self.is_there = False
+        self.carried: dict[str, str] = {}
+        self._scratch = scratch
+        self._database: Database | None = None
+        self._name = ""
+        scratch.connection.register("work", WORK.empty_table())
+        scratch.execute(
+            "CREATE TABLE plan.main.ledger AS"
+            " SELECT *, CAST(NULL AS VARCHAR) AS load_id FROM work"
+        )
+        scratch.connection.unregister("work")
+        for table, columns in (
+            ("ledger_keys", "oa_id VARCHAR, ref_id VARCHAR"),
+            ("completed", "load_id VARCHAR"),
+            ("oas", OAS),
+        ):
+            scratch.execute(f"CREATE TABLE plan.main.{table} ({columns})")
+
+    def read(
+        self,
+        pipeline: dlt.Pipeline,
+        settings: Settings,
+        as_of: datetime,
+        repolled: Sequence[str],
+    ) -> None:
+        """Take over what is due, and what is known of each OA.
+
+        Args:
+            pipeline: Its destination holds the ledger.
+            settings: The longest wait, and ``lag``.
+            as_of: When the run began, in UTC.
+            repolled: Conditions of what is asked again, in place of what is due.
+
+        Raises:
+            DestinationError: The ledger can't be read.
+        """
+        try:
+            client = pipeline.sql_client()
+            database = Database(client, self._scratch, client.dataset_name)
+            self._name = database.name_of(REF_IDS.name)
+            present = database.columns(self._name)
+            if present is None:
+                return
+            loads = database.name_of(LOADS)
+            condition = " AND ".join(repolled) or due_condition(
+                as_of, settings.repoll_max, loads
+            )
+            self._copy_due(database, present, condition)
+            completed = f"SELECT load_id FROM {loads} WHERE status = 0"
+            database.copy(completed, "completed")
+            database.copy(self._oas(as_of), "oas")
+        except ReadError as exc:
+            raise explain(exc, *UNREADABLE) from cause_of(exc)
+        self._database, self.is_there = database, True
+        self._scratch.execute("ALTER TABLE plan.main.oas ADD COLUMN since TIMESTAMPTZ")
+        self._scratch.execute(
+            "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
+            [int(settings.ref_ids.lag * 1_000_000)],
+        )
+
+    def windows(self) -> dict[str, datetime]:
+        """Return from when on rows of each OA are read."""
+        rows = self._scratch.rows(
+            "SELECT oa_id, epoch_us(since) FROM plan.main.oas WHERE since IS NOT NULL"
+        )
+        return {oa_id: EPOCH + timedelta(microseconds=at) for oa_id, at in rows}
+
+    def read_keys(self, at_hand: str) -> None:
+        """Take over which of the RefIds at hand the ledger has.
+
+        Args:
+            at_hand: A query for them.
+
+        Raises:
+            DestinationError: The ledger can't be read.
+        """
+        database = self._database
+        if database is None:
+            return
+        sql = f"SELECT oa_id, ref_id FROM {self._name}"
+        if database.is_remote:
+            # Few keys are looked up; where there are many, all are copied faster.
+            most = database.in_list
+            rows = self._scratch.rows(f"{at_hand} LIMIT {most + 1}")
+            if len(rows) <= most:
+                ref_ids = [row[0] for row in rows] or [""]
+                sql += f" WHERE ref_id IN ({database.text_list(ref_ids)})"
+        try:
+            database.show(sql, "ledger_keys")
+        except ReadError as exc:
+            raise explain(exc, *UNREADABLE) from cause_of(exc)
+
+    def _copy_due(
+        self, database: Database, present: Sequence[str], condition: str
+    ) -> None:
+        known = {name.lower() for name in present}
+        # A ledger of version 0.1 lacks some of them.
+        names = [name for name in (*WORK.names, "load_id") if name in known]
+        carried = [name for name in present if is_carried(name)]
+        columns = ", ".join([*names, *map(database.quote, carried)])
+        database.copy(f"SELECT {columns} FROM {self._name} WHERE {condition}", "copied")
+        self._scratch.execute(
+            "CREATE OR REPLACE TABLE plan.main.ledger AS FROM plan.main.ledger"
+            " UNION ALL BY NAME FROM plan.main.copied"
+        )
+        types = self._scratch.types("plan.main.copied")
+        self._scratch.execute("DROP TABLE plan.main.copied")
+        self.carried = {name: kind for name, kind in types.items() if is_carried(name)}
+
+    def _oas(self, as_of: datetime) -> str:
+        """Return SQL on each OA: its newest RefId read in order, and counts."""
+        in_order = f"chosen IS NOT TRUE AND sent_at <= {moment_literal(as_of)}"
+        return (
+            f"SELECT oa_id, max(CASE WHEN {in_order} THEN sent_at END) AS newest,"
+            " count(*) AS known, sum(CASE WHEN state IN"
+            f" ({text_list(SETTLED)}) THEN 1 ELSE 0 END) AS settled"
+            f" FROM {self._name} GROUP BY oa_id"
+        )
