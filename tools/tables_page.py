@@ -148,8 +148,8 @@ setting `timezone`. Begin with the view `messages`: one row per RefId, everythin
 and labelled. The views are made by `esms run` (and by `sync` in Python) on DuckDB and
 PostgreSQL; plain `pipeline.run(esms_source())` loads the tables only, and the next
 `esms run` makes the views. A code or id that the small tables don't know shows as
-*unknown*; where meanings come from: [codes.md](codes.md). On those databases every description stands in the catalog, too
-(`COMMENT ON`).
+*unknown*; where meanings come from: [codes.md](codes.md). On those databases every
+description stands in the catalog, too (`COMMENT ON`).
 
 """
 
