@@ -57,13 +57,14 @@ class Project:
                 *("--no-use-colors", "--no-send-anonymous-usage-stats"),
                 *command,
                 *("--project-dir", self.package, "--profiles-dir", self._folder),
-                *("--profile", "esms", "--target-path", self._folder / "target"),
+                *("--profile", "esms"),
                 *("--log-path", self._folder / "logs"),
             ],
             check=False,
             capture_output=True,
             text=True,
-            env=os.environ | {"DO_NOT_TRACK": "1"},
+            env=os.environ
+            | {"DO_NOT_TRACK": "1", "DBT_TARGET_PATH": str(self._folder / "target")},
         )
 
     def rows(self, sql: str) -> list[Any]:
@@ -228,12 +229,11 @@ def test_it_stands_beside_models_of_the_same_names(
     assert project.rows("SELECT count(*) FROM analytics.esms__messages") == [(REF_IDS,)]
 
 
+@pytest.mark.parametrize("project", ["duckdb"], indirect=True)
 def test_the_tables_may_stand_in_an_attached_file(
     project: Project, tmp_path: Path
 ) -> None:
     """Variables name database and schema, where dbt's own file is another one."""
-    if project.output["type"] != "duckdb":
-        pytest.skip("PostgreSQL attaches nothing")
     own = tmp_path / "own.duckdb"
     attached = {"path": project.output["path"], "alias": "loaded", "read_only": True}
     project.use(tmp_path, project.output | {"path": str(own), "attach": [attached]})
