@@ -38,6 +38,14 @@ BAD = [
     ("give_up_after", float("inf")),
     ("slice_ref_ids", 0),
     ("slice_ref_ids", -5),
+    ("compare_all_after", -1),
+    ("compare_all_after", float("nan")),
+    ("planning_memory", 0),
+    ("planning_memory", 63),
+    ("planning_memory", "much"),
+    ("planning_memory", "192 GB"),
+    ("planning_memory", "-192 MB"),
+    ("planning_memory", ""),
     ("base_url", ""),
     ("base_url", "status-sms.esms.vn"),
     ("base_url", "ftp://status-sms.esms.vn"),
@@ -112,6 +120,25 @@ def test_a_value_of_the_wrong_type_names_the_setting(name, value, monkeypatch):
 def test_an_argument_of_the_wrong_type_names_the_setting(name, value):
     """Arguments are read as the environment is."""
     assert refusal(**{name: value}).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("size", [256, "256", "256 MB", "256MB", " 256 mb "], ids=repr)
+def test_planning_memory_is_a_number_of_mb(size, monkeypatch):
+    """As a number or with its unit, given or set."""
+    assert resolve_settings(planning_memory=size).planning_memory_mb == 256
+    monkeypatch.setenv("SOURCES__ESMS__PLANNING_MEMORY", str(size))
+    assert resolve_settings().planning_memory_mb == 256
+    monkeypatch.delenv("SOURCES__ESMS__PLANNING_MEMORY")
+    assert resolve_settings().planning_memory_mb == 192
+
+
+@pytest.mark.parametrize(
+    "name",
+    [1, "", " ", None, "is_new", "esms_oa_id", "_dlt_load_id", "chosen", "a__v_text"],
+)
+def test_a_column_that_cant_be_carried_is_refused(name):
+    """No name of the ledger's, of planning's or of dlt's; and nothing but a name."""
+    assert refusal(ref_ids={"carry": [name]}).startswith("ref_ids.carry: ")
 
 
 def test_table_and_query_together_are_refused():
