@@ -52,6 +52,11 @@ def raw_answer(rows: bytes) -> bytes:
     return b'{"Code":100,"Message":"","Data_callback":[' + rows + b"]}"
 
 
+def always(content: bytes) -> Callable[[list[str]], bytes]:
+    """Answer the same, whatever is asked."""
+    return lambda _: content
+
+
 def one_error(text: bytes) -> Callable[[list[str]], bytes]:
     """Let the first row of an answer have this ErrorInfo, escaped as it stands."""
     return lambda ref_ids: raw_answer(
@@ -100,7 +105,7 @@ FIXED: dict[str, bytes] = {
     "no end": b"[" * LARGEST,
 }
 MADE: dict[str, Callable[[list[str]], bytes]] = {
-    **{name: lambda _, content=content: content for name, content in FIXED.items()},
+    **{name: always(content) for name, content in FIXED.items()},
     "a plain error": one_error(repeated(b"x", 9 * MIB)),
     "an error with an emoji": one_error("😀".encode() + repeated(b"x", 9 * MIB)),
     "an error of many members": one_error(MEMBERS),
