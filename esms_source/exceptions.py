@@ -19,7 +19,7 @@ EsmsError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -133,6 +133,15 @@ class OaRefusedError(FatalApiError):
 
 class OutageError(FatalApiError):
     """Many requests in a row had no usable answer, whatever they asked for."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def without_frames(error: E) -> E:
+    """Take off an error what led to it: frames hold answers, and the error is kept."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def causes(exc: BaseException) -> Iterator[BaseException]:

@@ -28,7 +28,11 @@ def storable_text(text: str) -> str:
     text = text.replace("\0", "\\u0000")
     if text.isascii():
         return text
-    return text.encode("utf-8", "backslashreplace").decode()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 def storable(value: Any, depth: int = MAX_DEPTH) -> Any:  # noqa: ANN401  any JSON value

@@ -30,6 +30,7 @@ from esms_source.exceptions import (
     MalformedAnswerError,
     RateLimitedError,
     RetryableApiError,
+    without_frames,
 )
 from esms_source.privacy import Privacy
 from esms_source.redaction import first_line
@@ -90,10 +91,8 @@ class Client:
             error = MalformedAnswerError(storable_text(text))
         else:
             return
-        # Its frames and causes hold the answer, and the error may be kept for long.
-        error.__cause__ = error.__context__ = None
         try:
-            raise error.with_traceback(None)
+            raise without_frames(error)
         finally:
             del error
 

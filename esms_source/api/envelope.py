@@ -122,12 +122,12 @@ def _parse(content: bytearray) -> Any:  # noqa: ANN401  any JSON value
 
     No error leaves here: it would carry the answer along.
     """
-    text = _decode(content)
     with suppress(ValueError, RecursionError):
         try:
-            return storable(_decoder.decode(text))
+            # No name for the text, so that it is let go as soon as it is parsed.
+            return storable(_decoder.decode(_decode(content)))
         except RecursionError:
-            return storable(_decoder.decode(_flatten(text)))
+            return storable(_decoder.decode(_flatten(_decode(content))))
     return None
 
 

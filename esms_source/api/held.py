@@ -29,9 +29,9 @@ ROW_BYTES: Final = 200
 
 def weight(content: bytearray, rows: int) -> int:
     """Return about how many bytes an answer takes once it is read."""
-    # Python keeps a text with one letter of Vietnamese in two bytes a letter.
-    text = len(content) if content.isascii() else 2 * len(content)
-    return text + rows * ROW_BYTES
+    # One letter of Vietnamese makes Python take two bytes a letter, an emoji four.
+    width = 1 if content.isascii() else 4 if b"\xf0" in content else 2
+    return width * len(content) + rows * ROW_BYTES
 
 
 class ReceivedBytes:

@@ -19,6 +19,7 @@ from esms_source.exceptions import (
     RateLimitedError,
     RetryableApiError,
     StoppedError,
+    without_frames,
 )
 from esms_source.polling.batches import batches
 from esms_source.polling.rate_limit import MOST_WAIT
@@ -213,7 +214,7 @@ class Poller:
                         slot = None
                         spent += request.latency
         except ApiError as exc:
-            request.error = exc
+            request.error = without_frames(exc)
         if request.columns is None and request.error is None:
             request.error = ApiError("the run was stopped before an answer came")
         request.polled_at = self._clock.now()

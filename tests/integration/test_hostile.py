@@ -52,6 +52,11 @@ def raw_answer(rows: bytes) -> bytes:
     return b'{"Code":100,"Message":"","Data_callback":[' + rows + b"]}"
 
 
+def always(content: bytes) -> Callable[[list[str]], bytes]:
+    """Answer the same, whatever is asked."""
+    return lambda _: content
+
+
 def one_error(text: bytes) -> Callable[[list[str]], bytes]:
     """Let the first row of an answer have this ErrorInfo, escaped as it stands."""
     return lambda ref_ids: raw_answer(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from esms_source.api.error_info import (
     MAX_BROKEN,
+    MAX_PARSED,
     NOTHING,
     ParsedError,
     parse_error_info,
@@ -212,3 +213,56 @@ def test_time_is_vietnams(local):
     vietnam = timezone(timedelta(hours=7))
     assert at == local.replace(microsecond=0, tzinfo=vietnam)
     assert at.tzinfo is timezone.utc
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        ('{"data":{"error":5,"message":"inner"},"error":-124,"mess', -124, None),
+        ('{"data":{"error":5,"message":"inner"}', None, None),
+        ('{"data":{"error":5,"message":"inner"},"message":"own', None, "own"),
+        ('{"error":-124,"data":[{"error":5}],"message":"x', -124, "x"),
+        ('{"error":"-124","message":"x \\u0111\\u01', -124, "x \\u0111\\u01"),
+        ('{"error":"-12', None, None),
+        ('{"error":-12', None, None),
+        ('{"message":"say \\"error\\":5, and', None, 'say "error":5, and'),
+        ('"{\\"error\\":-124,\\"data\\":{\\"error\\":5', -124, None),
+        ('Lỗi {"a":1} {"data":{"error":5},"Error":-7,"Message":"y"', -7, "y"),
+    ],
+    ids=ascii,
+)
+def test_of_a_cut_text_the_outermost_object_counts(text, code, message):
+    """What stands inside ``data`` is never taken for the code or the message."""
+    assert parse_error_info(text) == (code, message, text, None, None)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ['{"error":-1,"message":"m","data":', '"{\\"error\\":-1,\\"message\\":\\"m\\",'],
+)
+@pytest.mark.parametrize("rest", ["[1,1,", "{", "x", "[[[[", '"'], ids=ascii)
+def test_a_long_text_is_read_as_if_it_were_cut(begin, rest):
+    """In bounded memory, and all of it is kept."""
+    text = begin + rest * MAX_PARSED
+    assert parse_error_info(text) == (-1, "m", text, None, None)
+
+
+def test_a_long_text_without_json_is_the_message():
+    """Its time is read all the same."""
+    text = "x" * MAX_PARSED + "____31/12/2025 23:00:00"
+    at = datetime(2025, 12, 31, 16, tzinfo=timezone.utc)
+    assert parse_error_info(text) == (None, text, None, None, at)
+
+
+def test_a_long_percent_encoded_text_is_read_and_kept_as_it_came():
+    """Only its beginning is decoded."""
+    text = quote('{"error":-5,"message":"m","data":"') + "%41" * MAX_PARSED
+    assert parse_error_info(text) == (-5, "m", text, None, None)
+
+
+@pytest.mark.parametrize("piece", HOSTILE, ids=ascii)
+def test_reading_takes_time_in_proportion(piece):
+    """However often something odd is repeated."""
+    began = time.process_time()
+    parse_error_info('{"error":' + piece * 16_000)
+    assert time.process_time() - began < 1

@@ -114,6 +114,12 @@ def test_text_for_numbers_nulls_and_escapes_are_plain(fields, value_by_value):
         body(PLAIN | {"ZnsTempId": 228386}),
         body(PLAIN | {"ErrorInfo": {"error": -118}}),
         body(PLAIN).replace(b"Success", rb"\u0000"),
+        body(PLAIN).replace(b'"Telcoid"', b'"TypeId": 24, "Telcoid"'),
+        body(PLAIN).replace(b'"Message"', b'"Code": 101, "Message"'),
+        body(PLAIN).replace(b'"Message"', b'"Data_callback": [], "Message"'),
+        body({name: PLAIN[name] for name in PLAIN if name != "TypeId"}).replace(
+            b'"Telcoid"', b'"Telcoid": 7, "Telcoid"'
+        ),
         body(PLAIN).replace(b"Success", rb"\ud800"),
         b'{"Data_callback":' + b"[" * 100_000,
     ],
@@ -139,7 +145,7 @@ ROW = st.fixed_dictionaries(
         **dict.fromkeys((*COLUMN_OF, "ErrorInfo"), st.none() | VALUE),
         "OAId": st.sampled_from([OA, None]),
     },
-)
+).map(lambda row: PLAIN | row)
 
 
 @given(rows=st.lists(ROW, min_size=1, max_size=3))
