@@ -60,4 +60,6 @@ def test_too_little_memory_for_planning_names_the_setting(make_settings):
         planning(make_settings(planning_memory=64)) as scratch,
     ):
         scratch.execute("SET temp_directory = ''")
-        scratch.execute("CREATE TABLE plan.main.t AS SELECT md5(i::VARCHAR) FROM range(9e6::INT) t(i)")
+        scratch.execute(
+            "CREATE TABLE plan.main.t AS SELECT md5(i::VARCHAR) FROM range(9e6::INT) t(i)"
+        )
