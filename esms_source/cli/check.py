@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+import dlt
 import pyarrow as pa
 
 from esms_source.api.client import Client
 from esms_source.api.remedies import remedy_for
 from esms_source.api.request import Request
 from esms_source.config import resolve_settings
+from esms_source.databases import columns_of, duckdb_file
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
-from esms_source.load.checks import check_destination, check_grants, missing_index
+from esms_source.load.checks import (
+    check_destination,
+    check_grants,
+    check_tables,
+    missing_index,
+)
 from esms_source.load.destination import open_pipeline, own_pipeline, reporting_errors
 from esms_source.planning.comparison import compare
-from esms_source.planning.planner import Choice, make_plan
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Clock, Stop
+from esms_source.tables import REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    import dlt
+    from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.config import Settings
 
@@ -32,31 +40,50 @@ Sample = tuple[str, str]
 """An OA and one of its RefIds."""
 
 
-def checks(
-    pipeline: str, dataset: str, destination: str
-) -> Iterator[tuple[str, str | EsmsError]]:
-    """Yield what was checked, with what is well or the error."""
+class Outcome(NamedTuple):
+    """What a check came to.
+
+    Attributes:
+        name: What was checked.
+        status: ok, warn, skip or FAIL.
+        said: What is well, or the fact and its remedy.
+        exit_code: What the command line ends with because of it.
+    """
+
+    name: str
+    status: Literal["ok", "warn", "skip", "FAIL"]
+    said: str
+    exit_code: int = 0
+
+
+Found = tuple[Literal["ok", "warn", "skip", "FAIL"], str]
+
+
+def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
+    """Yield what was checked, one after another."""
     found: dict[str, Sample | None] = {"sample": None}
 
-    def warehouse(settings: Settings) -> str:
+    def warehouse(settings: Settings) -> Found:
         target = _known_target(pipeline, dataset, destination)
-        found["sample"], words = _check_warehouse(settings, target)
-        return words
+        found["sample"], outcome = _check_warehouse(settings, target)
+        return outcome
 
-    def target(settings: Settings) -> str:
-        return _check_destination(settings, pipeline, dataset, destination)
+    def target(_: Settings) -> Found:
+        return _check_destination(pipeline, dataset, destination)
 
-    def api_key(settings: Settings) -> str:
+    def api_key(settings: Settings) -> Found:
         return check_api_key(settings, found["sample"])
 
     try:
         settings = resolve_settings()
         settings.require_credentials()
     except EsmsError as exc:
-        yield "settings", exc
+        yield Outcome("settings", "FAIL", str(exc), exc.exit_code)
         return
-    yield "settings", f"complete; asking {settings.base_url}"
-    steps: tuple[tuple[str, Callable[[Settings], str]], ...] = (
+    where = Path(dlt.current.run_context().run_dir).resolve()
+    asking = f"complete, in {where}; asking {settings.base_url}"
+    yield Outcome("settings", "ok", asking)
+    steps: tuple[tuple[str, Callable[[Settings], Found]], ...] = (
         ("warehouse", warehouse),
         ("destination", target),
         ("rate limit", _check_rate_limit),
@@ -64,9 +91,11 @@ def checks(
     )
     for name, step in steps:
         try:
-            yield name, step(settings)
+            status, said = step(settings)
         except EsmsError as exc:
-            yield name, exc
+            yield Outcome(name, "FAIL", str(exc), exc.exit_code)
+        else:
+            yield Outcome(name, status, said, int(status == "FAIL"))
 
 
 def _known_target(pipeline: str, dataset: str, destination: str) -> dlt.Pipeline | None:
@@ -82,47 +111,60 @@ def _known_target(pipeline: str, dataset: str, destination: str) -> dlt.Pipeline
 
 def _check_warehouse(
     settings: Settings, target: dlt.Pipeline | None
-) -> tuple[Sample | None, str]:
+) -> tuple[Sample | None, Found]:
     """Compare the whole table with the ledger; return one RefId and what was found."""
     found = compare(settings, target, Clock().started_at)
     words = f"{found.rows} rows, {found.unknown} of them not in the ledger"
-    return found.sample, "; ".join([words, *found.remedies()])
+    said = "; ".join([words, *found.remedies()])
+    skipped = found.skipped
+    if found.rows and found.sample is None:
+        return None, ("FAIL", said)
+    is_odd = skipped.total or skipped.unreadable or skipped.in_future or found.late
+    return found.sample, ("warn" if is_odd else "ok", said)
 
 
-def _check_destination(
-    settings: Settings, pipeline: str, dataset: str, destination: str
-) -> str:
+def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
     with (
         reporting_errors(),
         own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
     ):
         check_destination(target)
         check_grants(target)
-        nothing = Choice(repoll=("final",), max_ref_ids=0)
-        plan = make_plan(target, settings, nothing, Clock().started_at)
-        plan.close()
-        known = sum(oa.settled + oa.waiting + oa.due for oa in plan.oas)
+        target.sync_destination()
+        check_tables(target)
+        with target.sql_client() as client:
+            path = duckdb_file(client)
+            known = _count(client)
         index = missing_index(target) if known >= LARGE_LEDGER else None
-    words = f"{destination}, dataset {dataset}: {known} RefIds in the ledger"
-    if index:
-        words += f", and no index on ref_id and oa_id; merges are faster with {index}"
-    return words
+    where = f"{destination} ({path})" if path else destination
+    said = f"{where}, dataset {dataset}: {known} RefIds in the ledger"
+    if index is None:
+        return "ok", said
+    return "warn", f"{said}, and no index on its key; merges are faster with {index}"
 
 
-def _check_rate_limit(settings: Settings) -> str:
+def _count(client: SqlClientBase[Any]) -> int:
+    if columns_of(client, REF_IDS.name) is None:
+        return 0
+    name = client.make_qualified_table_name(REF_IDS.name)
+    rows = client.execute_sql(f"SELECT count(*) FROM {name}")
+    return int(rows[0][0]) if rows else 0
+
+
+def _check_rate_limit(settings: Settings) -> Found:
     limiter = open_limiter(settings, Stop())
     words = f"at most {settings.requests_per_second:g} requests a second"
     if not isinstance(limiter, SharedRateLimiter):
-        return f"{words}, by this process alone"
+        return "ok", f"{words}, by this process alone"
     limiter.close()
     kind = settings.rate_limit_store.partition(":")[0]
-    return f"{words}, by all processes with this key and {kind} store"
+    return "ok", f"{words}, by all processes with this key and {kind} store"
 
 
-def check_api_key(settings: Settings, sample: Sample | None) -> str:
+def check_api_key(settings: Settings, sample: Sample | None) -> Found:
     """Spend one request on a RefId of the warehouse."""
     if sample is None:
-        return "not tried: there is no RefId to ask for"
+        return "skip", "not tried: there is no RefId to ask for"
     oa_id, ref_id = sample
     work = pa.table({"ref_id": [ref_id]})
     stop = Stop()
@@ -130,10 +172,10 @@ def check_api_key(settings: Settings, sample: Sample | None) -> str:
     try:
         slot = limiter.acquire()
         if slot is None:
-            return f"not tried: {stop.reason}"
+            return "skip", f"not tried: {stop.reason}"
         client.ask(Request(oa_id, work), lambda: limiter.sent(slot))
     except OaRefusedError as exc:
-        return f"accepted, but {exc}"
+        return "warn", f"accepted, but {exc}"
     except RetryableApiError as exc:
         raise EsmsError(
             f"not known, as the API gave no usable answer: {exc}", remedy_for(exc)
@@ -142,4 +184,4 @@ def check_api_key(settings: Settings, sample: Sample | None) -> str:
         client.close()
         if isinstance(limiter, SharedRateLimiter):
             limiter.close()
-    return "accepted"
+    return "ok", "accepted"

@@ -162,20 +162,27 @@ def plan(
 
 @main.command()
 @pipeline_options
-def check(pipeline: str, dataset: str, destination: str) -> None:
+@AS_JSON
+def check(pipeline: str, dataset: str, destination: str, *, as_json: bool) -> None:
     """Check settings, warehouse, destination and API key: a line each.
 
-    Spends at most one request of the API's budget.
+    Says how many rows of the warehouse aren't in the ledger, and why. Spends at
+    most one request of the API's budget.
     """
     from esms_source.cli.check import checks
 
-    failed = 0
-    for name, outcome in checks(pipeline, dataset, destination):
-        bad = isinstance(outcome, EsmsError)
-        failed = max(failed, outcome.exit_code if isinstance(outcome, EsmsError) else 0)
-        echo(f"{'FAIL' if bad else ' ok '}  {name}: {outcome}")
-    if failed:
-        sys.exit(failed)
+    outcomes = []
+    for outcome in checks(pipeline, dataset, destination):
+        outcomes.append(outcome)
+        if not as_json:
+            echo(f"{outcome.status:<4}  {outcome.name}: {outcome.said}")
+    if as_json:
+        print_json(
+            [{name: getattr(o, name) for name in o._fields[:3]} for o in outcomes]
+        )
+    exit_code = max(outcome.exit_code for outcome in outcomes)
+    if exit_code:
+        sys.exit(exit_code)
 
 
 @main.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,10 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     if path and not Path(path).parent.is_dir():
         fact = f"there is no folder {str(Path(path).parent)!r} for the DuckDB file"
         raise ConfigError(fact, "make it or set DESTINATION__DUCKDB__CREDENTIALS")
+    for place in (Path(path).parent, Path(path)) if path else ():
+        if place.exists() and not os.access(place, os.W_OK):
+            fact = f"{str(place)!r} can't be written to"
+            raise DestinationError(fact, "let this user write there, or choose another")
 
 
 def check_tables(pipeline: dlt.Pipeline) -> None:
@@ -112,16 +117,21 @@ def check_grants(pipeline: dlt.Pipeline) -> None:
             len(schemas),
             schemas,
         )
+        read_only = client.execute_sql("SHOW transaction_read_only")
         denied = client.execute_sql(
             "SELECT nspname, current_user FROM pg_namespace"
             " LEFT JOIN pg_class ON relnamespace = pg_namespace.oid AND relkind = 'r'"
             " WHERE nspname IN %s AND NOT (has_schema_privilege(nspname, 'USAGE')"
             " AND coalesce(has_table_privilege(pg_class.oid, 'SELECT')"
             " AND has_table_privilege(pg_class.oid, 'INSERT')"
-            " AND has_table_privilege(pg_class.oid, 'DELETE'), true))"
+            " AND has_table_privilege(pg_class.oid, 'DELETE')"
+            " AND has_table_privilege(pg_class.oid, 'TRUNCATE'), true))"
             " ORDER BY nspname LIMIT 1",
             schemas,
         )
+    if read_only and read_only[0][0] == "on":
+        fact = "the PostgreSQL server, or this user's session, is read-only"
+        raise DestinationError(fact, "load into the primary server, as another user")
     for schema, user in denied or ():
         fact = f"the user {user!r} may not read and write the tables of {schema!r}"
         usage = f'GRANT USAGE, CREATE ON SCHEMA "{schema}" TO "{user}"'

@@ -106,11 +106,6 @@ FIXED: dict[str, bytes] = {
 }
 
 
-def always(content: bytes) -> Callable[[list[str]], bytes]:
-    """Return a function that gives the same answer to all RefIds."""
-    return lambda _: content
-
-
 MADE: dict[str, Callable[[list[str]], bytes]] = {
     **{name: always(content) for name, content in FIXED.items()},
     "a plain error": one_error(repeated(b"x", 9 * MIB)),

@@ -334,7 +334,7 @@ def test_check_knows_postgres(server, asking, monkeypatch):
     monkeypatch.setenv("DESTINATION__POSTGRES__CREDENTIALS", server.url)
     for name, value in asking.items():
         monkeypatch.setenv(f"SOURCES__ESMS__{name.upper()}", str(value))
-    found = dict(checks("esms", "zalo", "postgres"))
+    found = {o.name: o.said for o in checks("esms", "zalo", "postgres")}
     assert str(found["warehouse"]).startswith("900 rows")
     assert "0 RefIds in the ledger" in str(found["destination"])
 
@@ -383,7 +383,8 @@ def test_check_names_the_index_of_a_large_ledger(server, asking, monkeypatch):
     sync(server.pipeline(), max_ref_ids=10, **asking)
 
     def told() -> str:
-        return str(dict(checks("esms", "zalo", "postgres"))["destination"])
+        outcomes = checks("esms", "zalo", "postgres")
+        return next(o.said for o in outcomes if o.name == "destination")
 
     assert told().endswith("10 RefIds in the ledger")
     monkeypatch.setattr(check, "LARGE_LEDGER", 10)
