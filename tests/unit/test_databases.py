@@ -10,6 +10,7 @@ import psycopg2.errors
 import pytest
 
 from esms_source.databases import explain
+from esms_source.exceptions import DestinationError
 from esms_source.planning.planner import planning
 
 
@@ -55,9 +56,12 @@ def test_what_ran_out_is_said_with_its_remedy(exc, fact, remedy):
 
 def test_too_little_memory_for_planning_names_the_setting(make_settings):
     """DuckDB's own words end in advice that can't be followed here."""
-    with (
-        pytest.raises(Exception, match="raise planning_memory"),
-        planning(make_settings(planning_memory=64)) as scratch,
-    ):
-        scratch.execute("SET temp_directory = ''")
-        scratch.execute("CREATE TABLE plan.main.t AS SELECT md5(i::VARCHAR) FROM range(9e6::INT) t(i)")
+
+    def need_more() -> None:
+        with planning(make_settings(planning_memory=64)) as scratch:
+            scratch.execute("SET temp_directory = ''")
+            rows = "FROM range(9000000) AS t(i)"
+            scratch.execute(f"CREATE TABLE plan.main.t AS SELECT md5(i::TEXT) {rows}")
+
+    with pytest.raises(DestinationError, match="raise planning_memory"):
+        need_more()
