@@ -44,8 +44,8 @@ LEAST_MEMORY_MB: Final = 64
 MOST_MEMORY_MB: Final = 1_000_000
 _SIZE: Final = re.compile(r"(\d{1,9})\s*(?:MB)?", re.IGNORECASE | re.ASCII)
 
-_OF_PLANNING: Final = re.compile(r"(?:esms_|_dlt_).*|is_new|.*__v_text")
-"""Names that planning, dlt, and columns beside a carried one have."""
+_OF_PLANNING: Final = re.compile(r"(?:esms_|_dlt_).*|is_new")
+"""Names of planning's and of dlt's own columns."""
 
 
 def _environment_name(name: str) -> str:

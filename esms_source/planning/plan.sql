@@ -82,11 +82,12 @@ due AS (
             CASE WHEN {completed} THEN state END AS state,
             CASE WHEN {completed} THEN final_at END AS final_at
         ),
-        false AS is_new
+        false AS is_new,
+        rowid AS esms_row
     FROM plan.main.ledger
 ),
 new AS (
-    SELECT * EXCLUDE ({unused}), {is_chosen} AS chosen, true AS is_new
+    SELECT * EXCLUDE ({unused}), {is_chosen} AS chosen, true AS is_new, rowid AS esms_row
     FROM plan.main.candidates
     WHERE esms_key IS NOT NULL
 ),
@@ -96,6 +97,20 @@ work AS (
     SELECT * FROM new
 )
 SELECT * FROM work
-WHERE {of_oas} AND {chosen}
+WHERE {of_oas} AND {chosen};
+
+-- ordered: the place of each row in the work list; where rows are long, DuckDB can't sort
+-- more of them at once than it has memory for.
+INSERT INTO plan.main.ordered
+SELECT row_number() OVER () - 1 AS place, is_new, esms_row
+FROM (
+    SELECT is_new, esms_row FROM plan.main.work
+    ORDER BY is_new, sent_at NULLS FIRST, ref_id, oa_id
+    {limit}
+) AS work;
+
+-- written: the work list, or a part of it.
+SELECT * EXCLUDE (is_new, esms_row) FROM plan.main.work AS work
+{part}
 ORDER BY is_new, sent_at NULLS FIRST, ref_id, oa_id
 {limit};

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -13,7 +14,7 @@ from esms_source.exceptions import ConfigError
 from esms_source.planning.known import Ledger
 from esms_source.planning.reading import Reading, among, with_default
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.work_list import OaPlan, Plan, work_in
+from esms_source.planning.work_list import OaPlan, Plan, work_in, write_in_order
 from esms_source.runtime import ScratchFolder
 from esms_source.sql import moment_literal, text_list
 from esms_source.tables import SETTLED, STATES
@@ -189,9 +190,9 @@ def _write(
     }
     scratch.step("work", values)
     folder = ScratchFolder()
-    work = str(work_in(folder))
     try:
-        scratch.write("SELECT * EXCLUDE (is_new) FROM plan.main.work", work)
+        write_in_order(scratch, values["limit"], Path(folder.name))
+        work = [str(path) for path in work_in(folder)]
         oas = _oa_plans(scratch, work, settings.batch_size, slice_ref_ids)
         total = sum(oa.new + oa.due for oa in oas)
         notes = [
@@ -213,7 +214,7 @@ def _write(
 
 
 def _oa_plans(
-    scratch: Scratch, work: str, batch_size: int, slice_ref_ids: int
+    scratch: Scratch, work: list[str], batch_size: int, slice_ref_ids: int
 ) -> tuple[OaPlan, ...]:
     """Count per OA; in each slice one request of each OA may not be full."""
     settled = f"state IN ({text_list(SETTLED)}) AND {COMPLETED}"
@@ -227,13 +228,22 @@ def _oa_plans(
                 count(*) FILTER (NOT ({settled})) AS due
             FROM plan.main.ledger GROUP BY oa_id
         ),
+        files AS (
+            SELECT
+                file_name AS filename,
+                coalesce(sum(num_rows) OVER (
+                    ORDER BY file_name ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+                ), 0)::BIGINT AS before
+            FROM parquet_file_metadata(?)
+        ),
         slices AS (
             SELECT
                 oa_id, count(*) FILTER (attempts IS NULL) AS new,
                 count(*) FILTER (attempts IS NOT NULL) AS asked_again,
                 ceil(count(*) / ?)::BIGINT AS requests
-            FROM read_parquet(?, file_row_number = true)
-            GROUP BY oa_id, file_row_number // ?
+            FROM read_parquet(?, file_row_number = true, filename = true)
+            JOIN files USING (filename)
+            GROUP BY oa_id, (file_row_number + before) // ?
         ),
         asked AS (
             SELECT
@@ -254,7 +264,7 @@ def _oa_plans(
         FROM known FULL JOIN asked USING (oa_id)
         ORDER BY oa_id
         """,
-        [batch_size, work, slice_ref_ids],
+        [work, batch_size, work, slice_ref_ids],
     )
     return tuple(OaPlan(*row) for row in rows)
 

@@ -177,8 +177,9 @@ class Scratch:
         exact = kind not in ("FLOAT", "DOUBLE") or kinds == {"FLOAT", "DOUBLE"}
         return str(kind) if exact else "VARCHAR"
 
-    def write(self, sql: str, path: str) -> None:
-        """Write what a query selects, in its order, to a Parquet file."""
+    def write(self, values: Mapping[str, object], path: Path) -> None:
+        """Write the work list of ``plan.sql``, in its order, to a Parquet file."""
         self.execute("SET preserve_insertion_order = true")
+        sql = statements()["written"].format_map(values)
         options = f"FORMAT parquet, ROW_GROUP_SIZE {GROUP_ROWS}"
-        self.execute(f"COPY ({sql}) TO {text_literal(path)} ({options})")
+        self.execute(f"COPY ({sql}) TO {text_literal(str(path))} ({options})")

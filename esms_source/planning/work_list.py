@@ -1,22 +1,31 @@
-"""The work of a run, in a file of its own that is read page by page."""
+"""The work of a run, in files of its own that are read page by page."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 from pyarrow import parquet
 
 from esms_source.ledger import WORK
+from esms_source.sql import quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from tempfile import TemporaryDirectory
 
+    from esms_source.planning.scratch import Scratch
     from esms_source.planning.skipped import Skipped
+
+
+LONG_ROW: Final = 200
+"""Bytes of text from which on a row is long."""
+
+SORTED_SHARE: Final = 8
+"""How many times larger than what is sorted at once memory is, where rows are long."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class OaPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """A work list in a file of its own, read page by page.
+    """A work list in files of its own, read page by page.
 
     Attributes:
         total: RefIds to ask.
@@ -70,23 +79,66 @@ class Plan:
 
     def pages(self, start: int = 0, stop: int = sys.maxsize) -> Iterator[pa.Table]:
         """Yield the RefIds from one place in the work to another, read as needed."""
-        with parquet.ParquetFile(work_in(self._folder)) as file:
-            # A file says of a column without nulls that it may hold none.
-            carried = [pa.field(f.name, f.type) for f in file.schema_arrow]
-            schema = pa.schema([*WORK, *carried[len(WORK) :]])
-            end = 0
-            for number in range(file.num_row_groups):
-                begin, end = end, end + file.metadata.row_group(number).num_rows
-                if begin < stop and start < end:
-                    page = file.read_row_group(number, use_threads=False)
-                    page = page.slice(max(start - begin, 0), stop - max(start, begin))
-                    yield page.cast(schema)
+        end = 0
+        for path in work_in(self._folder):
+            with parquet.ParquetFile(path) as file:
+                # A file says of a column without nulls that it may hold none.
+                carried = [pa.field(f.name, f.type) for f in file.schema_arrow]
+                schema = pa.schema([*WORK, *carried[len(WORK) :]])
+                for number in range(file.num_row_groups):
+                    begin, end = end, end + file.metadata.row_group(number).num_rows
+                    if begin < stop and start < end:
+                        page = file.read_row_group(number, use_threads=False)
+                        first = max(start - begin, 0)
+                        page = page.slice(first, stop - max(start, begin))
+                        yield page.cast(schema)
 
     def close(self) -> None:
         """Drop the work list."""
         self._folder.cleanup()
 
 
-def work_in(folder: TemporaryDirectory[str]) -> Path:
-    """Return the file of a work list in its folder."""
-    return Path(folder.name, "work.parquet")
+def work_in(folder: TemporaryDirectory[str]) -> list[Path]:
+    """Return the files of a work list in its folder, in order."""
+    return sorted(Path(folder.name).glob("*.parquet"))
+
+
+def write_in_order(scratch: Scratch, limit: str, folder: Path) -> None:
+    """Write ``plan.main.work`` to files, in order.
+
+    Args:
+        scratch: Where it is.
+        limit: A LIMIT, or nothing.
+        folder: Where the files go.
+    """
+    parts = _parts(scratch)
+    if parts == 1:
+        scratch.write({"part": "", "limit": limit}, folder / "work.parquet")
+        return
+    scratch.execute(
+        "CREATE TABLE plan.main.ordered (place BIGINT, is_new BOOLEAN, esms_row BIGINT)"
+    )
+    scratch.execute("SET preserve_insertion_order = true")
+    scratch.step("ordered", {"limit": limit})
+    ((count,),) = scratch.rows("SELECT count(*) FROM plan.main.ordered")
+    size = -(-count // parts) or 1
+    for number, first in enumerate(range(0, count or 1, size)):
+        part = (
+            "SEMI JOIN (SELECT is_new, esms_row FROM plan.main.ordered WHERE place"
+            f" BETWEEN {first} AND {first + size - 1}) AS part USING (is_new, esms_row)"
+        )
+        scratch.write({"part": part, "limit": ""}, folder / f"work-{number:06}.parquet")
+
+
+def _parts(scratch: Scratch) -> int:
+    """Return in how many parts the work is sorted: one where its rows are short."""
+    texts = [
+        f"coalesce(strlen({quote_name(name)}), 0)"
+        for name, kind in scratch.types("plan.main.work").items()
+        if kind == "VARCHAR"
+    ]
+    sql = f"SELECT count(*), sum({' + '.join(texts)}) FROM plan.main.work"
+    ((count, length),) = scratch.rows(sql)
+    if not count or length / count < LONG_ROW:
+        return 1
+    return int(length * SORTED_SHARE / (scratch.memory_mb * 1_000_000)) + 1

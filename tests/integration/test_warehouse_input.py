@@ -187,3 +187,28 @@ def test_rows_without_the_column_are_told(plan):
 def test_rows_of_mixed_forms_are_read(rows, ids, plan):
     """Numbers, nulls and columns that only some rows have."""
     assert plan(rows) == ids
+
+
+def test_what_a_carried_column_does_not_take_is_loaded_beside_it(
+    esms, warehouse, simulate, output
+):
+    """A column that changes its type costs no value and no run; messages shows both."""
+    esms.set(base_url=simulate().url, ref_ids__carry='["campaign"]')
+    sent = "SELECT 'r{0}' AS ref_id, 'oa' AS oa_id, {1} AS campaign"
+    warehouse.execute(f"CREATE TABLE sent AS {sent.format(1, 7)}")
+    warehouse.use(oa_id_column="oa_id")
+    assert esms().status == 0
+    for number, value in ((2, "'tet'"), (3, "'sale'"), (4, "8")):
+        warehouse.execute(
+            f"CREATE OR REPLACE TABLE sent AS {sent.format(number, value)}"
+        )
+        assert esms().report["answered"] == 1
+    assert esms("run", "--json", "--repoll", "final").report["asked"] == 4
+    for table in ("ref_ids", "messages"):
+        sql = f"SELECT ref_id, campaign, campaign__v_text FROM {table} ORDER BY 1"
+        assert output.rows(sql) == [
+            ("r1", 7, None),
+            ("r2", None, "tet"),
+            ("r3", None, "sale"),
+            ("r4", 8, None),
+        ]

@@ -134,7 +134,7 @@ def test_planning_memory_is_a_number_of_mb(size, monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    [1, "", " ", None, "is_new", "esms_oa_id", "_dlt_load_id", "chosen", "a__v_text"],
+    [1, "", " ", "is_new", "esms_oa_id", "_dlt_load_id", "chosen"],
 )
 def test_a_column_that_cant_be_carried_is_refused(name):
     """No name of the ledger's, of planning's or of dlt's; and nothing but a name."""

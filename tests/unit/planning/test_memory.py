@@ -40,7 +40,7 @@ def plan(warehouse, output, make_settings):
     """Return what is planned of a warehouse of so many RefIds."""
 
     def one(count, *, doubles=0, known=0, text=5, memory="192 MB", **choice):
-        warehouse.execute(SENT.format(text, count), AGAIN.format(doubles))
+        warehouse.execute(SENT.format(text, count))
         names = {"oa_id_column": "oa_id", "sent_at_column": "sent_at"}
         warehouse.use(carry=["campaign"], lag=1e9, **names)
         if known:
@@ -49,6 +49,7 @@ def plan(warehouse, output, make_settings):
                 f"ATTACH '{warehouse.path}' AS w (READ_ONLY)",
                 KNOWN.format(known),
             )
+        warehouse.execute(AGAIN.format(doubles))
         settings = make_settings(planning_memory=memory)
         made = make_plan(output.pipeline(), settings, Choice(**choice), AS_OF)
         made.close()
@@ -65,8 +66,8 @@ def test_what_does_not_fit_into_memory_goes_to_the_disk(
     spilled = []
     write = Scratch.write
 
-    def writing(scratch, sql, path):
-        write(scratch, sql, path)
+    def writing(scratch, values, path):
+        write(scratch, values, path)
         spilled.extend(scratch.folder.joinpath("spilled").glob("*"))
 
     monkeypatch.setattr(Scratch, "write", writing)
