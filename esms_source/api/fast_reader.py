@@ -7,7 +7,6 @@ which read every answer; without this module only time would be lost.
 
 from __future__ import annotations
 
-from collections import Counter
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -115,15 +114,10 @@ def _has_each_name_once(
     """
     names = 2 if envelope.Message is msgspec.UNSET else 3
     names += len(_FIELDS) * len(envelope.Data_callback)
-    in_texts = sum(
-        text.count(":") * count
-        for column in texts
-        for text, count in Counter(column).items()
-        if text
-    )
+    in_texts = "".join(filter(None, chain(*texts))).count(":")
     # Of a colon that is written as an escape the content has none.
     return content.count(b":") == names + in_texts and not (
-        b"\\" in content and rb"\u003" in content
+        b"\\" in content and rb"\u003a" in content.lower()
     )
 
 
