@@ -78,18 +78,15 @@ def read_plain(
         return None
     try:
         envelope = _decoder.decode(content)
-        message = envelope.Message
-        names = (2 if message is msgspec.UNSET else 3) + len(_FIELDS) * len(
-            envelope.Data_callback
-        )
-        # Of several members with one name msgspec would keep the last.
-        if _count_names(content) != names:
-            return None
         if int(envelope.Code) != SUCCESS:
             return None
         cells = map(astuple, envelope.Data_callback)
         sms_ids, oa_ids, *values = zip(*cells, strict=True)
         columns: dict[str, Any] = dict(zip(_NAMES, values, strict=True))
+        if not _has_each_name_once(
+            content, envelope, columns["callback_url"], columns["error_info"]
+        ):
+            return None
         for name in _NUMBERS:
             columns[name] = _numbers(columns[name], TYPE_OF[name])
         place_of = {ref_id: place for place, ref_id in enumerate(ref_ids)}
@@ -99,19 +96,35 @@ def read_plain(
     if not {oa_id, None}.issuperset(oa_ids):
         return None
     columns["row_no"] = range(1, len(sms_ids) + 1)
+    message = envelope.Message
     return None if message is msgspec.UNSET else message, columns
 
 
-def _count_names(content: bytearray) -> int:
-    """Count the names of members in valid JSON, but for those before a blank."""
-    in_texts = content.count(rb"\":") if b"\\" in content else 0
-    return content.count(b'":') - in_texts
+def _has_each_name_once(
+    content: bytearray, envelope: _Envelope, *texts: Sequence[str | None]
+) -> bool:
+    """Tell whether no member stands there twice; False also where that isn't sure.
+
+    Of several members with one name msgspec would keep the last.
+
+    Args:
+        content: Valid JSON with all fields of the API.
+        envelope: What it says.
+        texts: Its columns in which there are colons.
+    """
+    names = 2 if envelope.Message is msgspec.UNSET else 3
+    names += len(_FIELDS) * len(envelope.Data_callback)
+    in_texts = "".join(filter(None, chain(*texts))).count(":")
+    # Of a colon that is written as an escape the content has none.
+    return content.count(b":") == names + in_texts and not (
+        b"\\" in content and rb"\u003a" in content.lower()
+    )
 
 
 def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     if kind == DECIMAL and not all(
         -MAX_EXPONENT <= number.adjusted() <= MAX_EXPONENT
-        for number in set(values)
+        for number in values
         if number is not None
     ):
         raise OverflowError("a number of absurd size")

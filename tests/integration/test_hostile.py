@@ -9,9 +9,11 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -22,11 +24,12 @@ from esms_source.exceptions import EsmsError
 from esms_source.simulator import sample_row
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
     from esms_source.config import Settings
-    from tests.conftest import Answer, Hostile, Output, Warehouse
+    from tests.conftest import Answer, Hostile, Output, RawServer, Warehouse
     from tests.integration.conftest import Esms
 
 MIB = 1024 * 1024
@@ -247,3 +250,30 @@ def test_check_names_a_remedy_for_each_refusal(
     assert fact in caught.value.fact
     assert remedy in caught.value.remedy
     assert len(server.asked) == 1
+
+
+def test_a_signal_ends_a_run_whose_server_drips(
+    esms: Esms,
+    warehouse: Warehouse,
+    raw_server: Callable[..., RawServer],
+    wait_until: Callable[[Callable[[], object]], None],
+) -> None:
+    """Within an attempt and one load: contract, section 6.4."""
+    warehouse.fill(1_000)
+
+    def act(server: RawServer, connection: socket.socket) -> None:
+        if server.take(connection):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n")
+            server.drip(connection, b"X: x\r\n")
+
+    server = raw_server(act)
+    esms.set(base_url=server.url, connect_timeout=0.5, read_timeout=1)
+    running = esms.start("run")
+    wait_until(lambda: server.requests >= 2)
+    began = time.monotonic()
+    running.send(signal.SIGTERM)
+    ended = running.wait()
+    assert ended.status == 1
+    assert "stopped by SIGTERM" in ended.err
+    # The bound of an attempt is 2.5 s; the rest is for the load.
+    assert time.monotonic() - began < 2.5 + 5

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from esms_source.api.client import Client
+from esms_source.api.held import MAX_READ_BYTES
 from esms_source.exceptions import (
     CredentialsError,
     OaRefusedError,
@@ -18,6 +20,7 @@ from esms_source.exceptions import (
     TransportError,
 )
 from esms_source.ledger import WORK
+from esms_source.polling import poller as poller_module
 from esms_source.polling.backoff import Backoff
 from esms_source.polling.poller import MOST_UNREAD, Poller, most_ahead
 from esms_source.runtime import Clock, Progress, Stop
@@ -363,3 +366,49 @@ def test_requests_under_way_are_bounded(poll, simulate):
     simulator = simulate(latency=0.05)
     poll(simulator, many(40), batch_size=1, max_in_flight=5)
     assert simulator.arrivals.stats()["most_in_flight"] == 5
+
+
+def test_large_answers_wait_for_a_slow_reader_and_none_is_lost(
+    make_settings, hostile, monkeypatch
+):
+    """What is read and not taken is bounded; asking goes on as soon as it is taken."""
+    monkeypatch.setattr(poller_module, "GROUP_BYTES", 1)
+    large = json.dumps(
+        {"Code": 100, "Data_callback": [], "Message": "x" * (MAX_READ_BYTES // 8)}
+    ).encode()
+    server = hostile(lambda *_: large)
+    made = make_settings(
+        base_url=server.url,
+        requests_per_second=2_000,
+        batch_size=1,
+        max_in_flight=4,
+    )
+    client = Client(made)
+    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    groups = poller.poll([many(40)])
+    time.sleep(0.7)
+    assert len(server.asked) <= 8 + 4
+    assert sum(map(len, groups)) == 40
+    poller.close()
+    client.close()
+
+
+def test_a_reader_that_leaves_large_answers_behind_ends_the_crew(
+    make_settings, hostile
+):
+    """Threads that wait for room are let go."""
+    large = json.dumps(
+        {"Code": 100, "Data_callback": [], "Message": "x" * (MAX_READ_BYTES // 3)}
+    ).encode()
+    server = hostile(lambda *_: large)
+    made = make_settings(
+        base_url=server.url, requests_per_second=2_000, batch_size=1, max_in_flight=4
+    )
+    client = Client(made)
+    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    poller.poll([many(40)])
+    time.sleep(0.5)
+    began = time.monotonic()
+    poller.close()
+    client.close()
+    assert time.monotonic() - began < 2
