@@ -111,7 +111,7 @@ class Poller:
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Ask all of some work; return the requests that end, in groups.
 
-        Session begins at once and goes on ahead of whoever takes the groups. When the
+        Asking begins at once and goes on ahead of whoever takes the groups. When the
         run is told to stop, what is under way still ends. One work after another.
         """
         self._pool = WorkerPool(self._settings.max_in_flight, MOST_UNREAD)
@@ -150,8 +150,7 @@ class Poller:
             # Leave first, then the oldest batch: requests go out in order.
             with pool.in_line():
                 slot = self._leave()
-            # The limiter looks for a stop only where it has to wait.
-            if slot is None or self._stop:
+            if slot is None:
                 return
             request = self._next(todo, pool)
             if request is None:
@@ -163,7 +162,12 @@ class Poller:
     def _leave(self) -> Slot | None:
         """Wait until the next request may leave; None when the run is to stop."""
         self._client.wait_for_loading()
-        return self._limiter.acquire()
+        slot = self._limiter.acquire()
+        # The limiter looks for a stop only where it has to wait.
+        if slot and self._stop:
+            self._limiter.release(slot)
+            return None
+        return slot
 
     def _next(self, todo: deque[Request], pool: WorkerPool[Request]) -> Request | None:
         while todo:
@@ -206,7 +210,7 @@ class Poller:
             for attempt in self._retrying(whole=whole):
                 with attempt:
                     slot = slot or self._leave()
-                    if slot is None or self._stop:
+                    if slot is None:
                         break
                     try:
                         self._attempt(request, slot)

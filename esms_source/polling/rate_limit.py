@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 MARGIN: Final = 0.028
@@ -71,6 +71,23 @@ class Slot:
     previous: float = float("-inf")
 
 
+@dataclass
+class Window:
+    """The requests that still count, of all who ask with one key in this process.
+
+    Attributes:
+        lock: Held while the window is looked at or changed.
+        slots: The requests, oldest first.
+        last_granted_at: When the last leave was given, in monotonic seconds.
+        quiet_until: When the silence after a refusal ends.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    slots: deque[Slot] = field(default_factory=deque)
+    last_granted_at: float = float("-inf")
+    quiet_until: float = float("-inf")
+
+
 class RateLimiter:
     """Give leave for at most ``rate`` requests in any second, at the server.
 
@@ -82,18 +99,22 @@ class RateLimiter:
         rate: Requests a second, at least 1.
         clock: Monotonic time, and the wait that a stop interrupts.
         least_silence: Seconds of silence after a refusal, at least.
+        window: What counts already; a window of its own without one.
     """
 
-    def __init__(self, rate: float, clock: Pausing, least_silence: float = 1.0) -> None:
+    def __init__(
+        self,
+        rate: float,
+        clock: Pausing,
+        least_silence: float = 1.0,
+        window: Window | None = None,
+    ) -> None:
         self.rate = rate
         self.pace = rate
         self._clock = clock
         self._least_silence = least_silence
         self._turn = threading.Lock()
-        self._state = threading.Lock()
-        self._slots: deque[Slot] = deque()
-        self._last_granted_at = float("-inf")
-        self._quiet_until = float("-inf")
+        self._window = window or Window()
         self._slowed_at = float("-inf")
         self._hold = rate
 
@@ -102,7 +123,7 @@ class RateLimiter:
         # One thread waits for time, the others for their turn: no herd wakes.
         with self._turn:
             while True:
-                with self._state:
+                with self._window.lock:
                     now = self._clock.monotonic()
                     wait = self._wait_from(now)
                     if wait <= 0:
@@ -112,26 +133,26 @@ class RateLimiter:
 
     def sent(self, slot: Slot) -> None:
         """Note that the request of a slot has left; the first note counts."""
-        with self._state:
+        with self._window.lock:
             if slot.sent_at is None:
                 slot.sent_at = self._clock.monotonic()
 
     def release(self, slot: Slot) -> None:
         """Give back a slot that wasn't used."""
-        with self._state:
-            self._slots.remove(slot)
-            if self._last_granted_at == slot.granted_at:
-                self._last_granted_at = slot.previous
+        with self._window.lock:
+            self._window.slots.remove(slot)
+            if self._window.last_granted_at == slot.granted_at:
+                self._window.last_granted_at = slot.previous
 
     def refused(self, slot: Slot, retry_after: float) -> None:
         """Fall silent, then go on slower: the API refused the slot's request.
 
         Refusals of requests granted before the pace last fell don't slow it again.
         """
-        with self._state:
+        with self._window.lock:
             now = self._clock.monotonic()
             wait = min(max(retry_after, self._least_silence), MOST_WAIT)
-            self._quiet_until = max(self._quiet_until, now + wait)
+            self._window.quiet_until = max(self._window.quiet_until, now + wait)
             if slot.granted_at > self._slowed_at:
                 again = now - self._slowed_at < SETTLE_SECONDS
                 self._hold = self.pace * (HOLD_AGAIN if again else HOLD)
@@ -140,31 +161,34 @@ class RateLimiter:
 
     def accepted(self) -> None:
         """Climb back: fast to just below where it was refused, then slowly."""
-        with self._state:
+        with self._window.lock:
             calm = self._clock.monotonic() - self._slowed_at > CALM_SECONDS
             climb = CLIMB_FAST if self.pace < self._hold or calm else CLIMB_SLOW
             self.pace = min(self.rate, self.pace * climb)
 
     def _grant(self, now: float) -> Slot:
-        slot = Slot(now, previous=self._last_granted_at)
-        self._slots.append(slot)
-        self._last_granted_at = now
+        slot = Slot(now, previous=self._window.last_granted_at)
+        self._window.slots.append(slot)
+        self._window.last_granted_at = now
         return slot
 
     def _wait_from(self, now: float) -> float:
         """Return the seconds until the next request may leave."""
         spacing = (SPACING if self.pace >= self.rate else 1.0) / self.pace
-        ready_at = max(self._quiet_until, self._last_granted_at + spacing)
+        ready_at = max(self._window.quiet_until, self._window.last_granted_at + spacing)
         window = 1 + MARGIN
-        while self._slots and (self._slots[0].sent_at or now) + window <= now:
-            self._slots.popleft()
-        if len(self._slots) >= int(self.rate):
+        while (
+            self._window.slots
+            and (self._window.slots[0].sent_at or now) + window <= now
+        ):
+            self._window.slots.popleft()
+        if len(self._window.slots) >= int(self.rate):
             ready_at = max(ready_at, self._window_opens_at(now, window))
         return ready_at - now
 
     def _window_opens_at(self, now: float, window: float) -> float:
-        ends = [slot.sent_at + window for slot in self._slots if slot.sent_at]
-        over = len(self._slots) - int(self.rate)
+        ends = [slot.sent_at + window for slot in self._window.slots if slot.sent_at]
+        over = len(self._window.slots) - int(self.rate)
         if len(ends) <= over:
             return now + UNSENT_POLL_SECONDS
         return sorted(ends)[over]

@@ -15,7 +15,7 @@ from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from esms_source.config.credentials import URL_FORM
 from esms_source.exceptions import ConfigError, EsmsError
-from esms_source.polling.rate_limit import RateLimiter
+from esms_source.polling.rate_limit import RateLimiter, Window
 from esms_source.redaction import first_line, hide_names
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ LEAK_EVERY: Final = 50
 NO_LIMIT: Final = 1_000_000
 
 SQLITE: Final = "sqlite:///"
+
+_WINDOWS: Final[dict[tuple[str, str], Window]] = {}
+"""The windows of this process, by key and address."""
 
 
 class Budget:
@@ -121,12 +124,18 @@ class SharedRateLimiter(RateLimiter):
         stop: Monotonic time; told to stop when the budget can't be reached.
         budget: The shared window.
         least_silence: Seconds of silence after a refusal, at least.
+        window: What counts already in this process.
     """
 
     def __init__(
-        self, rate: float, stop: Stop, budget: Budget, least_silence: float = 1.0
+        self,
+        rate: float,
+        stop: Stop,
+        budget: Budget,
+        least_silence: float = 1.0,
+        window: Window | None = None,
     ) -> None:
-        super().__init__(rate, stop, least_silence)
+        super().__init__(rate, stop, least_silence, window)
         self._stop = stop
         self._budget = budget
         self._line = threading.Lock()
@@ -142,8 +151,8 @@ class SharedRateLimiter(RateLimiter):
             if granted_at is None:
                 super().release(slot)
                 return None
-            with self._state:
-                slot.granted_at = self._last_granted_at = granted_at
+            with self._window.lock:
+                slot.granted_at = self._window.last_granted_at = granted_at
             return slot
 
     def release(self, slot: Slot) -> None:
@@ -189,14 +198,16 @@ def open_limiter(
         ConfigError: The shared budget can't be opened.
     """
     store, rate = settings.rate_limit_store, settings.requests_per_second
-    if store == "memory":
-        return RateLimiter(rate, stop, least_silence)
     key, _ = settings.require_credentials()
     # Whoever asks with the same key shares a table; the key can't be read from it.
     table = f"esms_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    # It outlives a run: the next one may begin within the second.
+    window = _WINDOWS.setdefault((table, settings.base_url), Window())
+    if store == "memory":
+        return RateLimiter(rate, stop, least_silence, window)
     opening = _open_sqlite if store.startswith(SQLITE) else _open_postgres
     budget = opening(store, table, int(rate))
-    return SharedRateLimiter(rate, stop, budget, least_silence)
+    return SharedRateLimiter(rate, stop, budget, least_silence, window)
 
 
 def _open_sqlite(store: str, table: str, rate: int) -> Budget:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.polling.rate_limit import MOST_WAIT, RateLimiter, Slot
+from esms_source.polling.rate_limit import MOST_WAIT, RateLimiter, Slot, Window
 from esms_source.runtime import Stop
 
 if TYPE_CHECKING:
@@ -326,3 +326,19 @@ def test_threads_share_one_budget(most_in_a_second):
         thread.join()
     assert len(sent) >= 60
     assert most_in_a_second(sent) <= 50
+
+
+def test_two_sources_of_a_process_share_one_window(fake_clock, most_in_a_second):
+    """Each with its own pace, and both silent after a refusal of either."""
+    window = Window()
+    first, second = (RateLimiter(20, fake_clock, window=window) for _ in range(2))
+    sent: list[float] = []
+    for turn in range(200):
+        limiter = second if turn % 3 else first
+        limiter.sent(leave(limiter))
+        sent.append(fake_clock.now)
+    assert most_in_a_second(sent) <= 20
+    refuse(first, retry_after=30)
+    refused_at = fake_clock.now
+    leave(second)
+    assert fake_clock.now - refused_at >= 30
