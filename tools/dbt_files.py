@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from esms_source.tables import FIXED, LOADS, REF_IDS, STATES, TABLES, Table
+from esms_source.tables import FIXED, LOADS, REF_IDS, RUNS, STATES, TABLES, Table
 from esms_source.views import NAMES, read_view
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _properties() -> dict[str, Any]:
                 "description": "What the pipeline loads.",
                 "database": "{{ var('esms_database', target.database) }}",
                 "schema": "{{ var('esms_dataset') }}",
-                "tables": [*map(_source, TABLES), _loads()],
+                "tables": [*map(_source, (*TABLES, RUNS)), _loads()],
             }
         ],
         "models": [*map(_staging_model, SOURCES), *map(_model, NAMES)],
@@ -154,8 +154,9 @@ def _source(table: Table) -> dict[str, Any]:
         "identifier": _identifier(table.name),
         "description": table.description,
     }
-    if table is REF_IDS:
-        source["config"] = _freshness("last_polled_at")
+    if table is RUNS:
+        # A run that found nothing due is a run.
+        source["config"] = _freshness("ended_at")
     source["data_tests"] = [_unique(table.key)]
     return source | {"columns": columns}
 
@@ -165,7 +166,6 @@ def _loads() -> dict[str, Any]:
         "name": LOADS,
         "identifier": _identifier(LOADS),
         "description": "dlt's loads that are complete.",
-        "config": _freshness("inserted_at"),
     }
 
 

@@ -18,6 +18,7 @@ from esms_source.tables import (
     LOADS,
     REF_IDS,
     REJECTED_ROWS,
+    RUNS,
     SMALL,
     TABLES,
     Table,
@@ -113,6 +114,27 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "run_id": RUN_ID,
         "load_id": LOAD_ID,
     },
+    RUNS: {
+        "run_id": RUN_ID,
+        "started_at": POLLED_AT,
+        "ended_at": POLLED_AT,
+        "pipeline_name": "esms",
+        "version": "0.2.0",
+        "compared_all": True,
+        "planned": 41_000,
+        "asked": 41_000,
+        "answered": 40_650,
+        "missing": 150,
+        "failed": 200,
+        "rejected": 1,
+        "misfits": 0,
+        "skipped_no_ref_id": 3,
+        "skipped_no_oa_id": 0,
+        "unreadable": 0,
+        "requests": 206,
+        "exit_code": 1,
+        "error": "HTTP 503",
+    },
     **{table: read_code_table(table).to_pylist()[0] for table in SMALL},
     ERROR_CODES: next(
         row
@@ -138,6 +160,7 @@ erDiagram
     callbacks }o--o| message_types : "type_id = id"
     callbacks }o--o| telcos : "telco_id = id"
     callbacks }o--o| error_codes : "error_code = code, source by its sign"
+    runs ||--o{ api_requests : run_id
     api_requests ||--o{ rejected_rows : "load_id, request_no"
     _dlt_loads ||--o{ api_requests : load_id
     _dlt_loads ||--o{ callbacks : load_id
@@ -153,7 +176,7 @@ and labelled. The views are made by `esms run` (and by `sync` in Python) on Duck
 PostgreSQL; plain `pipeline.run(esms_source())` loads the tables only, and the next
 `esms run` makes the views. A code or id that the small tables don't know shows as
 *unknown*; where meanings come from: [codes.md](codes.md). On those databases every
-description stands in the catalog, too (`COMMENT ON`).
+description but those of `runs` stands in the catalog, too (`COMMENT ON`).
 
 """
 
@@ -167,7 +190,7 @@ def tables_page() -> str:
             INTRO,
             DIAGRAM,
             "\n\n## Tables\n",
-            *(_table_section(table) for table in TABLES),
+            *(_table_section(table) for table in (*TABLES, RUNS)),
             "\n## Views\n",
             *(_view_section(connection, name) for name in NAMES),
         ]
