@@ -67,10 +67,15 @@ def carry(
     text = _text(source if as_text else value, kind)
     if target == "VARCHAR":
         return Carried(name, _text(value, kind), None)
-    cast = value if kind == target else f"TRY_CAST({value} AS {target})"
-    conditions = []
+    plain, conditions = value, []
+    if kind.startswith("TIMESTAMP_"):
+        # DuckDB 1.4 casts a time of another precision to no other kind of time.
+        plain = f"TRY_CAST({value} AS TIMESTAMP)"
+        conditions.append(f"TRY_CAST({plain} AS {kind}) = {value}")
+        kind = "TIMESTAMP"
+    cast = plain if kind == target else f"TRY_CAST({plain} AS {target})"
     if kind not in (target, *_narrower(target)):
-        conditions.append(f"TRY_CAST({cast} AS {kind}) = {value}")
+        conditions.append(f"TRY_CAST({cast} AS {kind}) = {plain}")
     if as_text:
         conditions.append(f"{cast} IS NOT NULL")
     digits = DECIMAL.fullmatch(kind)
