@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from esms_source.tables import FIXED, LOADS, REF_IDS, RUNS, STATES, TABLES, Table
+from esms_source.tables import FIXED, LOADS, RUNS, STATES, TABLES, Table
 from esms_source.views import NAMES, read_view
 
 if TYPE_CHECKING:

@@ -411,4 +411,5 @@ def test_a_reader_that_leaves_large_answers_behind_ends_the_crew(
     began = time.monotonic()
     poller.close()
     client.close()
-    assert time.monotonic() - began < 2
+    # Without that it would last for ever.
+    assert time.monotonic() - began < 20
