@@ -49,11 +49,11 @@ def test_check_plan_run_plan(esms, server, warehouse, output):
     """The way a new user goes, from check to an empty plan."""
     warehouse.fill(450, oas=3)
     assert parts(esms("check")) == {
-        "settings": " ok ",
-        "warehouse": " ok ",
-        "destination": " ok ",
-        "rate limit": " ok ",
-        "API key": " ok ",
+        "settings": "ok  ",
+        "warehouse": "ok  ",
+        "destination": "ok  ",
+        "rate limit": "ok  ",
+        "API key": "ok  ",
     }
     assert server.arrivals.requests == 1
 
