@@ -6,9 +6,8 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
 
 from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.exceptions import (
@@ -19,7 +18,6 @@ from dlt.common.configuration.exceptions import (
 from dlt.common.configuration.specs import BaseConfiguration
 from dlt.common.configuration.specs.base_configuration import extract_inner_hint
 from dlt.common.configuration.utils import deserialize_value
-from dlt.common.normalizers.naming.snake_case import NamingConvention
 from dlt.common.typing import (
     ConfigValueSentinel,
     TSecretStrValue,
@@ -27,9 +25,10 @@ from dlt.common.typing import (
 )
 from typing_extensions import TypedDict
 
-from esms_source.config.providers import SECTIONS, find
+from esms_source.config.providers import find
+from esms_source.config.ref_id_table import RefIdTable
+from esms_source.config.refusal import refuse, require_zone
 from esms_source.exceptions import ConfigError
-from esms_source.tables import FIXED
 
 MAX_BATCH_SIZE: Final = 200
 """RefIds that one request may hold; more are cut off silently.
@@ -44,83 +43,12 @@ LEAST_MEMORY_MB: Final = 64
 MOST_MEMORY_MB: Final = 1_000_000
 _SIZE: Final = re.compile(r"(\d{1,9})\s*(?:MB)?", re.IGNORECASE | re.ASCII)
 
-_OF_PLANNING: Final = re.compile(r"(?:esms_|_dlt_).*|is_new")
-"""Names of planning's and of dlt's own columns."""
-
-
-def _environment_name(name: str) -> str:
-    return "__".join((*SECTIONS, *name.split("."))).upper()
-
-
-def _refuse(name: str, fact: str, remedy: str) -> ConfigError:
-    return ConfigError(f"{name}: {fact}", f"{remedy} ({_environment_name(name)})")
-
 
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _require_zone(name: str, zone: str) -> None:
-    try:
-        ZoneInfo(zone)
-    except (KeyError, ValueError, OSError) as exc:
-        remedy = "name a zone such as Asia/Ho_Chi_Minh or UTC"
-        raise _refuse(name, f"{zone!r} is not a time zone", remedy) from exc
-
-
-@configspec
-class RefIdTable(BaseConfiguration):
-    """The warehouse table that holds the RefIds, as ``[sources.esms.ref_ids]``."""
-
-    destination: str = "duckdb"
-    credentials: Any | None = None
-    dataset_name: str | None = None
-    table: str | None = None
-    query: str | None = None
-    ref_id_column: str = "ref_id"
-    oa_id_column: str | None = None
-    sent_at_column: str | None = None
-    sent_at_timezone: str = "UTC"
-    carry: list[str] = dataclasses.field(default_factory=list)
-    lag: float = 86_400
-
-    __section__: ClassVar[str] = "ref_ids"
-
-    def on_resolved(self) -> None:
-        """Refuse what can't be meant."""
-        if self.table and self.query:
-            raise _refuse("ref_ids.table", "table and query are both set", "keep one")
-        _require_zone("ref_ids.sent_at_timezone", self.sent_at_timezone)
-        if not 0 <= self.lag < float("inf"):
-            fact = f"{self.lag} won't do"
-            raise _refuse("ref_ids.lag", fact, "set it to seconds, 0 or more")
-        _ = self.carried  # which refuses names that meet
-
-    @property
-    def carried(self) -> dict[str, str]:
-        """The carried columns by their names in the ledger.
-
-        Raises:
-            ConfigError: Two of them would have one name, or that of another column.
-        """
-        naming = NamingConvention()
-        carried: dict[str, str] = {}
-        for name in self.carry:
-            if not isinstance(name, str) or not name.strip():
-                remedy = "give a list of the columns' names"
-                raise _refuse("ref_ids.carry", f"{name!r} is not a name", remedy)
-            alias = naming.normalize_identifier(name)
-            if _OF_PLANNING.fullmatch(alias):
-                fact = f"{name!r} would have a name that is kept, {alias!r}"
-                raise _refuse("ref_ids.carry", fact, "rename it in ref_ids.query")
-            if alias in FIXED or alias in carried:
-                fact = f"{name!r} would be a second column {alias!r} in the ledger"
-                raise _refuse("ref_ids.carry", fact, "rename it in ref_ids.query")
-            carried[alias] = name
-        return carried
 
 
 _Check = Callable[[Any], bool]
@@ -179,12 +107,12 @@ class Settings(BaseConfiguration):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not fits(value):
-                raise _refuse(name, f"{value} won't do", f"set it to {words}")
+                raise refuse(name, f"{value} won't do", f"set it to {words}")
         self._check_base_url()
         self._check_rate_limit_store()
         self._check_phone_number()
         _ = self.planning_memory_mb  # which refuses what is no size
-        _require_zone("timezone", self.timezone)
+        require_zone("timezone", self.timezone)
         if self.oa_id is not None:
             self.oa_id = self.oa_id.strip() or None
 
@@ -199,7 +127,7 @@ class Settings(BaseConfiguration):
         if size is None or not LEAST_MEMORY_MB <= int(size[1]) < MOST_MEMORY_MB:
             fact = f"{self.planning_memory!r} is not a size"
             remedy = f'set it to a number of MB, {LEAST_MEMORY_MB} or more, as "192 MB"'
-            raise _refuse("planning_memory", fact, remedy)
+            raise refuse("planning_memory", fact, remedy)
         return int(size[1])
 
     def require_credentials(self) -> tuple[str, str]:
@@ -211,7 +139,7 @@ class Settings(BaseConfiguration):
         for name in ("api_key", "secret_key"):
             if not (getattr(self, name) or "").strip():
                 remedy = "put it into .dlt/secrets.toml under [sources.esms]"
-                raise _refuse(name, "not set", remedy)
+                raise refuse(name, "not set", remedy)
         return str(self.api_key).strip(), str(self.secret_key).strip()
 
     def _check_base_url(self) -> None:
@@ -220,33 +148,33 @@ class Settings(BaseConfiguration):
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
         except ValueError as exc:
-            raise _refuse(name, "not a URL", "write https://host[:port]") from exc
+            raise refuse(name, "not a URL", "write https://host[:port]") from exc
         if parts.scheme not in ("http", "https") or not host:
-            raise _refuse(name, "not an http(s) URL", "write https://host[:port]")
+            raise refuse(name, "not an http(s) URL", "write https://host[:port]")
         if parts.username or parts.password or parts.query or parts.fragment:
             fact = "holds more than a host and a path"
-            raise _refuse(name, fact, "write https://host[:port]")
+            raise refuse(name, fact, "write https://host[:port]")
         if parts.scheme == "http" and not _is_loopback(host):
             fact = f"plain http to {host} would send the key unencrypted"
-            raise _refuse(name, fact, "use https")
+            raise refuse(name, fact, "use https")
 
     def _check_rate_limit_store(self) -> None:
         store = self.rate_limit_store
         known = ("sqlite:///", "postgresql://", "postgres://")
         if store.startswith("postgres") and "+" in store.partition("://")[0]:
             fact = "a URL with a driver in its scheme"
-            raise _refuse("rate_limit_store", fact, "write postgresql://")
+            raise refuse("rate_limit_store", fact, "write postgresql://")
         if store != "memory" and (store in known or not store.startswith(known)):
             remedy = "use memory, sqlite:///path or postgresql://…"
-            raise _refuse("rate_limit_store", "not a store that is known", remedy)
+            raise refuse("rate_limit_store", "not a store that is known", remedy)
 
     def _check_phone_number(self) -> None:
         if self.phone_number not in PHONE_POLICIES:
             remedy = f"use one of {', '.join(PHONE_POLICIES)}"
-            raise _refuse("phone_number", f"{self.phone_number!r} won't do", remedy)
+            raise refuse("phone_number", f"{self.phone_number!r} won't do", remedy)
         if self.phone_number == "hash" and not (self.phone_hash_key or "").strip():
             remedy = "put it into .dlt/secrets.toml under [sources.esms]"
-            raise _refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)
+            raise refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)
 
 
 class SettingArguments(TypedDict, total=False):
@@ -334,10 +262,10 @@ def _resolve(kind: type[_Kind], given: Mapping[str, Any], *sections: str) -> _Ki
     except ValueNotSecretException as exc:
         name = exc.key.rpartition(".")[2]
         fact = f"a secret, and it stands in {exc.provider_name}"
-        raise _refuse(name, fact, "move it to .dlt/secrets.toml") from exc
+        raise refuse(name, fact, "move it to .dlt/secrets.toml") from exc
     except ConfigFieldMissingException as exc:
         name = prefix + min(exc.traces)
-        raise _refuse(name, "not set", "set it in .dlt/config.toml") from exc
+        raise refuse(name, "not set", "set it in .dlt/config.toml") from exc
     except ConfigurationException as exc:
         raise _unreadable(exc) from exc
 

@@ -24,7 +24,8 @@ from esms_source.planning.database import COPY_ROWS, UNKNOWN
 from esms_source.storable import storable, storable_text, to_json
 
 if TYPE_CHECKING:
-    from esms_source.config import RefIdTable, Settings
+    from esms_source.config import Settings
+    from esms_source.config.ref_id_table import RefIdTable
     from esms_source.planning.scratch import Scratch
 
 RefIds = Iterable[Any]
