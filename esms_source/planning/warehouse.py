@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from dlt.destinations.sql_client import SqlClientBase
 
-    from esms_source.config import RefIdTable, Settings
+    from esms_source.config import Settings
+    from esms_source.config.ref_id_table import RefIdTable
     from esms_source.exceptions import EsmsError
     from esms_source.planning.scratch import Scratch
 
