@@ -98,6 +98,8 @@ class Session:
         for group in map(recorder.record, requests):
             page.append(group)
             size += sum(table.nbytes for table in group.values())
+            # No name here holds what is loaded while the next group is made.
+            del group
             if len(page) == PAGE_GROUPS or size >= PAGE_BYTES:
                 yield _joined(page)
                 page, size = [], 0

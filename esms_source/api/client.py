@@ -97,10 +97,11 @@ class Client:
             del error
 
     def release(self, requests: Iterable[Request]) -> None:
-        """Note that the answers of some requests have become rows."""
+        """Let go of the answers of some requests, which have become rows."""
         for request in requests:
             self._unloaded.add(-request.held_bytes)
             request.held_bytes = 0
+            request.columns, request.rejected = None, []
 
     def close(self) -> None:
         """Close all connections."""

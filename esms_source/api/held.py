@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 
-MAX_RECEIVED_BYTES: Final = 16 * 1024 * 1024
+MAX_RECEIVED_BYTES: Final = 12 * 1024 * 1024
 """What answers may take that are being received or wait to be read.
 
 One more of ``MAX_ANSWER_BYTES`` may come in any case, so that somebody goes on.
 """
 
-MAX_READ_BYTES: Final = 32 * 1024 * 1024
+MAX_READ_BYTES: Final = 16 * 1024 * 1024
 """What answers take that were read and aren't rows yet; above it no other is read."""
 
 ROW_BYTES: Final = 200
