@@ -118,4 +118,5 @@ def _text(value: str, kind: str) -> str:
     if NESTED.match(kind):
         return f"CAST(to_json({value}) AS VARCHAR)"
     text = value if kind == "VARCHAR" else f"CAST({value} AS VARCHAR)"
-    return rf"replace({text}, chr(0), '\u0000')"
+    written = rf"replace({text}, chr(0), '\u0000')"
+    return f"CASE WHEN contains({text}, chr(0)) THEN {written} ELSE {text} END"

@@ -271,6 +271,8 @@ def _oa_plans(
 
 def _notes_on_oas(scratch: Scratch, oa_ids: Sequence[str]) -> Iterator[str]:
     """Name the OAs that were chosen and that nothing is known of."""
+    if not oa_ids:
+        return
     present = scratch.rows(
         "SELECT oa_id FROM plan.main.oas"
         " UNION SELECT DISTINCT oa_id FROM plan.main.candidates"

@@ -29,7 +29,7 @@ UNREADABLE: Final = (
     "correct [sources.esms.ref_ids]",
 )
 
-KEYS_PER_MB: Final = 5_000
+KEYS_PER_MB: Final = 10_000
 """Keys that are compared at once, per MB of planning's memory."""
 
 DOUBLES_PER_MB: Final = 1_000

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 LONG_ROW: Final = 200
-"""Bytes of text from which on a row is long."""
+"""Bytes of carried text from which on a row is long."""
 
 SORTED_SHARE: Final = 8
 """How many times larger than what is sorted at once memory is, where rows are long."""
@@ -131,12 +131,14 @@ def write_in_order(scratch: Scratch, limit: str, folder: Path) -> None:
 
 
 def _parts(scratch: Scratch) -> int:
-    """Return in how many parts the work is sorted: one where its rows are short."""
+    """Return in how many parts the work is sorted: one where little is carried."""
     texts = [
         f"coalesce(strlen({quote_name(name)}), 0)"
         for name, kind in scratch.types("plan.main.work").items()
-        if kind == "VARCHAR"
+        if kind == "VARCHAR" and name not in WORK.names
     ]
+    if not texts:
+        return 1
     sql = f"SELECT count(*), sum({' + '.join(texts)}) FROM plan.main.work"
     ((count, length),) = scratch.rows(sql)
     if not count or length / count < LONG_ROW:
