@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlt.destinations.exceptions import DatabaseException
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from esms_source.config.credentials import check_credentials
-from esms_source.databases import cause_of, duckdb_file, explain
+from esms_source.databases import duckdb_file
 from esms_source.exceptions import ConfigError, DestinationError
-from esms_source.load.destination import credentials_of, is_postgres
+from esms_source.load.destination import credentials_of, is_postgres, reaching
 from esms_source.tables import POLLED, REF_IDS, SCHEMA
 
 if TYPE_CHECKING:
@@ -183,12 +182,5 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
     if not is_postgres(pipeline):
         yield None
         return
-    client = pipeline.sql_client()
-    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
-    try:
-        with client:
-            yield client
-    except (driver_error, DatabaseException) as exc:
-        remedy = "what was answered is kept and the next run loads it"
-        what = "the destination can't be reached"
-        raise explain(exc, what, remedy) from cause_of(exc)
+    with reaching(client := pipeline.sql_client()), client:
+        yield client

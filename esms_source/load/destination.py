@@ -35,6 +35,8 @@ from esms_source.tables import SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dlt.destinations.sql_client import SqlClientBase
+
 
 OWN_FOLDER: Final = "esms_sync"
 
@@ -192,6 +194,22 @@ def digest(*texts: str) -> str:
 def is_postgres(pipeline: dlt.Pipeline) -> bool:
     """Tell whether the destination understands what only PostgreSQL does."""
     return pipeline.destination.capabilities().sqlglot_dialect == "postgres"
+
+
+@contextmanager
+def reaching(client: SqlClientBase[Any]) -> Iterator[None]:
+    """Turn errors of a server's driver, which dlt leaves as they are, into ours.
+
+    Raises:
+        DestinationError: The server can't be reached; the next run loads.
+    """
+    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
+    try:
+        yield
+    except (driver_error, DatabaseException) as exc:
+        remedy = "what was answered is kept and the next run loads it"
+        what = "the destination can't be reached"
+        raise explain(exc, what, remedy) from cause_of(exc)
 
 
 @contextmanager

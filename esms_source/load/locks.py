@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from errno import ELOOP
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from esms_source.databases import HeldError, duckdb_file
 from esms_source.exceptions import ConfigError, PipelineBusyError
-from esms_source.load.destination import is_postgres
+from esms_source.load.destination import is_postgres, reaching
 from esms_source.runtime import keep_private
 
 if TYPE_CHECKING:
@@ -71,22 +72,28 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
 
     Raises:
         PipelineBusyError: Somebody else holds it for longer than ``patience``.
-        DatabaseException: The destination can't be reached.
+        DestinationError: PostgreSQL can't be reached.
+        DatabaseException: The file can't be opened.
     """
     client: Any = pipeline.sql_client()
     if is_postgres(pipeline):
-        take = _take_advisory_lock
+        opening, take = partial(_connect, client), _take_advisory_lock
     elif duckdb_file(client) is not None:
-        take = _bound_memory
+        opening, take = client.open_connection, _bound_memory
     else:
         yield False
         return
-    patience(client.open_connection)
+    patience(opening)
     try:
         patience(lambda: take(client))
         yield True
     finally:
         client.close_connection()
+
+
+def _connect(client: Any) -> None:  # noqa: ANN401  PostgreSQL's client
+    with reaching(client):
+        client.open_connection()
 
 
 def _take_advisory_lock(client: SqlClientBase[Any]) -> None:
