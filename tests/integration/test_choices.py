@@ -74,12 +74,15 @@ def test_since_and_until_choose_by_sent_at(
     world(COUNT)
     esms()
     words = ("run", "--json", "--repoll", "final")
-    since = ("--since", "2026-01-05T00:00:10")
-    until = ("--until", "2026-01-05 00:00:20")
+    since = ("--since", "2026-01-05T00:00:10+00:00")
+    until = ("--until", "2026-01-05 07:00:20+07:00")
     assert esms(*words).report["asked"] == COUNT
     assert esms(*words, *since).report["asked"] == COUNT - 10
     assert esms(*words, *until).report["asked"] == 20
     assert esms(*words, *since, *until).report["asked"] == 10
+    # A date is midnight in Vietnam, 17:00 the day before here.
+    assert esms(*words, "--since", "2026-01-05").report["asked"] == COUNT
+    assert esms(*words, "--until", "2026-01-05").report["asked"] == 0
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,7 @@ def test_since_and_until_choose_by_sent_at(
         ("--max-ref-ids", "-1"),
         ("--ref-ids", "nowhere.txt"),
         ("--since", "yesterday", "--repoll", "final"),
+        ("--since", "2026-01-05T00:00:10", "--repoll", "final"),
     ],
 )
 def test_a_choice_that_makes_no_sense_is_refused(
