@@ -46,7 +46,7 @@ def progress_bar(progress: Progress) -> Iterator[None]:
 
 def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
     columns = (
-        TextColumn("asking", markup=False),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(
@@ -62,6 +62,7 @@ def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
         while not ended.wait(BAR_SECONDS):
             bar.update(
                 task,
+                description=progress.waits_for or "asking",
                 total=progress.total or None,
                 completed=progress.asked,
                 rate=sent.per_second(),
@@ -72,6 +73,9 @@ def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
 def _lines(progress: Progress, ended: threading.Event) -> None:
     sent = _Rate(progress)
     while not ended.wait(LINE_SECONDS):
+        if progress.waits_for:
+            echo(progress.waits_for, err=True)
+            continue
         rate = sent.per_second()
         eta = _eta(progress, sent.started)
         echo(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from pathlib import Path
+from typing import Any
 
 import dlt
 import pytest
@@ -8,10 +11,8 @@ from dlt.common.configuration.container import Container
 from dlt.common.configuration.specs.pluggable_run_context import PluggableRunContext
 
 from esms_source.config import SettingArguments, Settings, resolve_settings
+from esms_source.config.ref_id_table import RefIdTable
 from esms_source.exceptions import ConfigError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BAD = [
     ("requests_per_second", 0),
@@ -327,3 +328,32 @@ def test_editors_know_every_setting():
     """The keyword arguments are the settings, but for the table of RefIds."""
     settings = set(Settings.get_resolvable_fields()) - {"ref_ids"}
     assert set(SettingArguments.__annotations__) == settings
+
+
+def test_the_file_of_all_settings_names_each_with_its_default():
+    """A setting that is none by default, or secret, stands in a comment."""
+    text = Path(__file__).parents[3].joinpath(".dlt/config.toml").read_text()
+    _, ours, table = re.split(r"^\[sources\.esms.*\]$", text, flags=re.MULTILINE)
+    table = table.partition("\n[")[0]
+    assert named_in(table) == defaults_of(RefIdTable) - {("query", "None")}
+    secret = {("api_key", "None"), ("secret_key", "None"), ("phone_hash_key", "None")}
+    assert named_in(ours) == defaults_of(Settings) - secret - {("ref_ids", "table")}
+
+
+def named_in(section: str) -> set[tuple[str, str]]:
+    """Return the settings of a section, with their values as Python writes them."""
+    setting = r"^(# )?(\w+) = (\".*?\"|\S+)(?:$| +#)"
+    lines = re.findall(setting, section, re.MULTILINE)
+    return {
+        (name, "None" if comment else str(json.loads(value)))
+        for comment, name, value in lines
+    }
+
+
+def defaults_of(kind: type[Any]) -> set[tuple[str, str]]:
+    """Return the settings that a configuration has, with their defaults."""
+    values = {name: getattr(kind(), name) for name in kind.get_resolvable_fields()}
+    return {
+        (name, "table" if name == "ref_ids" else str(value))
+        for name, value in values.items()
+    }
