@@ -180,7 +180,8 @@ class Patience:
         tell: Callable[[str | None], object] = bool,
         seconds: float | None = None,
     ) -> None:
-        self._stop = stop or Stop()
+        # A stop is false while nobody has told it to stop.
+        self._stop = Stop() if stop is None else stop
         self._tell = tell
         self._seconds = PATIENCE_SECONDS if seconds is None else seconds
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import dlt
 import duckdb
+import psycopg2
 import pytest
 from click.testing import CliRunner
 
@@ -224,3 +226,27 @@ def test_a_full_disk_is_said_and_the_next_run_goes_on(
     assert output.rows("SELECT count(*), count(DISTINCT ref_id) FROM callbacks") == [
         (COUNT + MANY, COUNT + MANY)
     ]
+
+
+def test_a_locked_table_is_waited_for_and_a_signal_ends_the_wait(
+    esms: Esms, postgres: str, world: Callable[..., Simulator], wait_until
+) -> None:
+    """PostgreSQL's own wait would hear no signal; who waits says what for."""
+    esms.set(DESTINATION__POSTGRES__CREDENTIALS=postgres)
+    world(COUNT)
+    argv = ("run", "--json", "--destination", "postgres")
+    assert esms(*argv).status == 0
+    again = (*argv, "--repoll", "final")
+    with psycopg2.connect(postgres) as holder, holder.cursor() as cursor:
+        cursor.execute("LOCK TABLE zalo.ref_ids IN ACCESS EXCLUSIVE MODE")
+        running = esms.start(*again)
+        wait_until(lambda: "holds a lock on a table" in running.said())
+        running.send(signal.SIGTERM)
+        ended = running.wait()
+        assert ended.status == 1
+        assert "Traceback" not in ended.err
+        waiting = esms.start(*again)
+        wait_until(lambda: "holds a lock on a table" in waiting.said())
+        holder.rollback()
+    ended = waiting.wait()
+    assert (ended.status, ended.report["answered"]) == (0, COUNT)
