@@ -160,7 +160,9 @@ def _read_object(body: str, text: str) -> ParsedError | None:
             end = start + 1
         except (ValueError, RecursionError):  # too long a number, too deep a nest
             return _read_cut(body, start, text)
-    return _read_cut(body, broken[0], text) if broken else None
+    # A text in quotes is cut itself, perhaps: see ``_read_string``.
+    is_cut = broken and body[:1] != '"'
+    return _read_cut(body, broken[0], text) if is_cut else None
 
 
 def _read_members(members: dict[str, Any], detail: str | None) -> ParsedError:
