@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from decimal import Decimal
 from typing import Any, Final
@@ -13,9 +12,6 @@ INT64: Final = range(-(2**63), 2**63)
 
 MAX_DEPTH: Final = 64
 """Lists and objects in one another; what is nested deeper is kept as JSON text."""
-
-MAY_BE_UNSTORABLE: Final = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
-"""The escapes in JSON of ASCII or UTF-8 that may become what no database takes."""
 
 
 def storable_text(text: str) -> str:

@@ -160,10 +160,9 @@ def _read_object(body: str, text: str) -> ParsedError | None:
             end = start + 1
         except (ValueError, RecursionError):  # too long a number, too deep a nest
             return _read_cut(body, start, text)
-    cut = _read_cut(body, broken[0], text) if broken else None
-    # The objects of a text in quotes begin otherwise: what says nothing is none.
-    is_string = body.startswith('"')
-    return None if cut and is_string and cut[:2] == NOTHING[:2] else cut
+    # A text in quotes is cut itself, perhaps: see ``_read_string``.
+    is_cut = broken and body[:1] != '"'
+    return _read_cut(body, broken[0], text) if is_cut else None
 
 
 def _read_members(members: dict[str, Any], detail: str | None) -> ParsedError:

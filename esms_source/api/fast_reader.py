@@ -7,6 +7,7 @@ which read every answer; without this module only time would be lost.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +16,7 @@ import msgspec
 import pyarrow as pa
 from msgspec.structs import astuple
 
-from esms_source.api.fields import COLUMN_OF, MAX_EXPONENT, TYPE_OF, TYPED
-from esms_source.storable import MAY_BE_UNSTORABLE
+from esms_source.api.fields import COLUMN_OF, TYPE_OF, TYPED
 from esms_source.tables import BIGINT, DECIMAL, TEXT
 
 if TYPE_CHECKING:
@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 SUCCESS: Final = 100
 
 # Numbers may come as text.
-_KINDS: Final = {BIGINT: int | str | None, DECIMAL: Decimal | None, TEXT: str | None}
+_KINDS: Final = {BIGINT: int | str | None, DECIMAL: msgspec.Raw, TEXT: str | None}
+
+_DECIMAL: Final = re.compile(
+    rb'("?)(-?(?:0|[1-9][0-9]{0,%d})(?:\.[0-9]{1,%d})?)\1'
+    % (DECIMAL.precision - DECIMAL.scale - 1, DECIMAL.scale)
+)
+"""A number that fits its column, as it stands in JSON."""
 
 _FIELDS: Final = [
     ("SMSID", str),
@@ -35,6 +41,9 @@ _FIELDS: Final = [
 ]
 _Row: Final = msgspec.defstruct("Row", _FIELDS, forbid_unknown_fields=True, gc=False)
 
+
+_ODD_ESCAPE: Final = re.compile(rb"\\u(?:0000|003[aA]|[dD][89a-fA-F])")
+"""Escapes of what may be unstorable, and of a colon: see ``_has_each_name_once``."""
 
 _ODD: Final = (
     msgspec.MsgspecError,
@@ -74,7 +83,7 @@ def read_plain(
         rest in Python; without ``extra``, as there is none.
     """
     # A single byte is found fast, the expression is slow: most answers hold no escape.
-    if b"\\" in content and MAY_BE_UNSTORABLE.search(content):
+    if b"\\" in content and _ODD_ESCAPE.search(content):
         return None
     try:
         envelope = _decoder.decode(content)
@@ -115,23 +124,31 @@ def _has_each_name_once(
     names = 2 if envelope.Message is msgspec.UNSET else 3
     names += len(_FIELDS) * len(envelope.Data_callback)
     in_texts = "".join(filter(None, chain(*texts))).count(":")
-    # Of a colon that is written as an escape the content has none.
-    return content.count(b":") == names + in_texts and not (
-        b"\\" in content and rb"\u003a" in content.lower()
-    )
+    return content.count(b":") == names + in_texts
 
 
 def _numbers(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    if kind == DECIMAL and not all(
-        -MAX_EXPONENT <= number.adjusted() <= MAX_EXPONENT
-        for number in values
-        if number is not None
-    ):
-        raise OverflowError("a number of absurd size")
+    if kind == DECIMAL:
+        return _decimals(list(map(bytes, values)))
     try:
         return pa.array(values, kind)
     except pa.ArrowInvalid:
         return pa.array([_whole(value) for value in values], kind)
+
+
+def _decimals(values: Sequence[bytes]) -> pa.Array:
+    # Few prices are paid for many messages: each is read once.
+    places = {value: place for place, value in enumerate(set(values))}
+    prices = pa.array(map(_decimal, places), DECIMAL)
+    return prices.take(pa.array([places[value] for value in values]))
+
+
+def _decimal(value: bytes) -> Decimal | None:
+    if value == b"null":
+        return None
+    if not (match := _DECIMAL.fullmatch(value)):
+        raise ValueError("not a usual number")
+    return Decimal(match[2].decode())
 
 
 def _whole(value: Any) -> Any:  # noqa: ANN401  what pa.array doesn't take stays
