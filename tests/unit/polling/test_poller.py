@@ -257,9 +257,8 @@ def test_a_stop_lets_what_is_under_way_end(poll, simulate):
 def test_a_stop_ends_the_retries(poll, simulate):
     """A run that is stopped in a back-off waits no longer."""
     stop = Stop()
-    simulator = simulate(faults="500=1")
     timer = threading.Timer(0.3, stop, [StoppedError("stop")])
-    timer.start()
+    simulator = simulate(faults="500=1", on_request=lambda *_: timer.start())
     began = time.monotonic()
     requests, _ = poll(simulator, many(1), stop=stop, backoff=Backoff(whole=60))
     timer.join()
