@@ -126,7 +126,8 @@ REF_IDS: Final = Table(
 
 CALLBACKS: Final = Table(
     "callbacks",
-    "What the API answered: one row per callback of a RefId.",
+    "What the API answered: one row per callback of a RefId. A later answer with rows"
+    " replaces them, one without takes none away.",
     (
         _required("oa_id", TEXT, "Official Account that was asked for"),
         _required("ref_id", TEXT, "RefId in the warehouse's spelling"),

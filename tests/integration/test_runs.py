@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from esms_source.load.locks import pipeline_lock
+from esms_source.simulator import sample_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Hostile, Output, Warehouse
     from tests.integration.conftest import Esms
 
 COUNT = 40
@@ -97,3 +101,32 @@ def test_the_whole_warehouse_is_compared_once_a_day(
     output.execute("UPDATE runs SET started_at = started_at - INTERVAL 25 HOUR")
     assert esms().report["asked"] == 2
     assert _runs(output, "compared_all") == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("first", ["pending", "delivered"])
+def test_an_answer_without_a_row_takes_none_away(
+    first: str,
+    esms: Esms,
+    output: Output,
+    warehouse: Warehouse,
+    hostile: Callable[..., Hostile],
+) -> None:
+    """The ledger says that it is missing now; what once came stands in callbacks."""
+    warehouse.fill(1)
+    fields = {"SendStatus": 1, "SendSuccess": 0} if first == "pending" else {}
+
+    def answer(number: int, ref_ids: list[str]) -> bytes:
+        rows = [sample_row(ref_ids[0], **fields)] if number == 1 else []
+        return json.dumps({"Code": 100, "Data_callback": rows}).encode()
+
+    esms.set(base_url=hostile(answer).url, repoll_after=0)
+    assert esms().status == 0
+    assert output.rows("SELECT delivery FROM callbacks") == [first]
+    again = ("run", "--repoll", "pending,final")
+    assert esms(*again).status == 0
+    state = "missing" if first == "pending" else "final"
+    assert output.rows("SELECT state, attempts FROM ref_ids") == [(state, 2)]
+    assert output.rows("SELECT delivery FROM callbacks") == [first]
+    assert output.rows("SELECT outcome FROM messages") == [
+        "missing" if first == "pending" else "delivered"
+    ]
