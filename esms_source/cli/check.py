@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import dlt
 import pyarrow as pa
@@ -28,8 +28,6 @@ from esms_source.tables import REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.config import Settings
 
@@ -130,11 +128,9 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
     ):
         check_destination(target)
         check_grants(target)
-        target.sync_destination()
-        check_tables(target)
-        with target.sql_client() as client:
-            path = duckdb_file(client)
-            known = _count(client)
+        path = duckdb_file(target.sql_client())
+        # A file that isn't there yet is made by a run, not by looking.
+        known = _count(target) if path is None or Path(path).exists() else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination
     said = f"{where}, dataset {dataset}: {known} RefIds in the ledger"
@@ -143,11 +139,15 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
     return "warn", f"{said}, and no index on its key; merges are faster with {index}"
 
 
-def _count(client: SqlClientBase[Any]) -> int:
-    if columns_of(client, REF_IDS.name) is None:
-        return 0
-    name = client.make_qualified_table_name(REF_IDS.name)
-    rows = client.execute_sql(f"SELECT count(*) FROM {name}")
+def _count(target: dlt.Pipeline) -> int:
+    """Compare the tables with what a run loads, and count the ledger."""
+    target.sync_destination()
+    check_tables(target)
+    with target.sql_client() as client:
+        if columns_of(client, REF_IDS.name) is None:
+            return 0
+        name = client.make_qualified_table_name(REF_IDS.name)
+        rows = client.execute_sql(f"SELECT count(*) FROM {name}")
     return int(rows[0][0]) if rows else 0
 
 
