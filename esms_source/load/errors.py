@@ -25,6 +25,7 @@ REFUSING_ERRORS: Final = frozenset(
         "DataError",
         "IntegrityError",
         "NotSupportedError",
+        "OutOfMemoryException",
         "ProgrammingError",
         "TypeError",
         "ValueError",
@@ -32,7 +33,8 @@ REFUSING_ERRORS: Final = frozenset(
 )
 """Names of errors that the same rows meet again, in any driver.
 
-Source: PEP 249, Python's database API; Arrow's own are ValueError and TypeError.
+Source: PEP 249, Python's database API; Arrow's own are ValueError and TypeError. DuckDB
+runs out of the memory that it is given here over single values of megabytes.
 """
 
 _JOB: Final = re.compile(r"(?P<table>\w+?)\.\w+\.\w+")

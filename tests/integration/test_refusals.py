@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output, Warehouse
+    from tests.conftest import Hostile, Output, Warehouse
     from tests.integration.conftest import Esms
 
 COUNT = 400
@@ -158,3 +158,25 @@ def test_a_refusal_is_no_server_that_is_away() -> None:
     assert not read_failure(OSError(28, "No space left on device")).refused
     assert read_failure(duckdb.ConversionException("no date")).refused
     assert not read_failure(duckdb.OutOfMemoryException("failed to allocate")).refused
+
+
+def test_values_too_large_to_load_together_are_loaded_apart(
+    esms: Esms, output: Output, warehouse: Warehouse, hostile: Callable[..., Hostile]
+) -> None:
+    """DuckDB runs out of its memory over them; each of them fits."""
+    warehouse.fill(COUNT)
+    large = "x" * (12 << 20)
+
+    def answer(number: int, ref_ids: list[str]) -> bytes:
+        rows = [sample_row(ref_id) for ref_id in ref_ids]
+        rows[7]["ErrorInfo"] = large
+        return json.dumps({"Code": 100, "Data_callback": rows}).encode()
+
+    server = hostile(answer)
+    esms.set(base_url=server.url, batch_size=100)
+    ended = esms()
+    assert (ended.status, ended.report["answered"]) == (0, COUNT)
+    assert output.rows(
+        "SELECT count(*) FROM callbacks WHERE error_info = repeat('x', 12 << 20)"
+    ) == [4]
+    assert len(server.asked) == 4
