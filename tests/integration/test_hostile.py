@@ -249,7 +249,7 @@ def test_check_names_a_remedy_for_each_refusal(
     """The fact, then the remedy, for one request at most."""
     refused, remedy = REMEDIES[fact]
     server = hostile(lambda *_: refused)
-    settings = make_settings(base_url=server.url, read_timeout=0.1)
+    settings = make_settings(base_url=server.url, read_timeout=1)
     with pytest.raises(EsmsError) as caught:
         check_api_key(settings, ("oa", "a"))
     assert fact in caught.value.fact

@@ -141,7 +141,7 @@ def test_a_refused_load_leaves_what_was_there(
     target.require("type_id = 25")
     ended = esms("run", "--repoll", "final", *target.argv)
     assert ended.status == 1
-    assert "more is refused than 64 loads can find" in ended.err
+    assert "refuses more than can be found in 64 loads" in ended.err
     assert "type_id" in ended.err
     assert target.rows("SELECT type_id, count(*) FROM callbacks GROUP BY 1") == [
         (25, 100)
