@@ -96,7 +96,7 @@ def project(
             "port": 5432,
             "user": "postgres",
             "password": "any",
-            "dbname": "postgres",
+            "dbname": urlsplit(url).path.strip("/"),
         }
     pipeline = dlt.pipeline(
         "esms",
