@@ -46,7 +46,7 @@ test-unit: $(VENV)/tests.stamp ## Run the quick tests only
 	$(PYTEST) esms_source tests/unit
 
 test-all: $(VENV)/tests.stamp ## Run the tests with hundreds of kills and each fault alone
-	ESMS_TEST_LONG=1 $(PYTEST)
+	ESMS_TEST_LONG=1 $(PYTEST) -o faulthandler_timeout=3600
 
 # What brings much along lives in a venv of its own.
 test-airflow: ## Run the tests of the Airflow DAGs

@@ -120,7 +120,7 @@ class MalformedAnswerError(RetryableApiError):
 
 
 class FatalApiError(ApiError):
-    """Session again won't help before somebody acts."""
+    """Asking again won't help before somebody acts."""
 
 
 class CredentialsError(FatalApiError):

@@ -154,9 +154,9 @@ def _count(target: dlt.Pipeline) -> int:
 def _check_rate_limit(settings: Settings) -> Found:
     limiter = open_limiter(settings, Stop())
     words = f"at most {settings.requests_per_second:g} requests a second"
+    limiter.close()
     if not isinstance(limiter, SharedRateLimiter):
         return "ok", f"{words}, by this process alone"
-    limiter.close()
     kind = settings.rate_limit_store.partition(":")[0]
     return "ok", f"{words}, by all processes with this key and {kind} store"
 
@@ -182,6 +182,5 @@ def check_api_key(settings: Settings, sample: Sample | None) -> Found:
         ) from exc
     finally:
         client.close()
-        if isinstance(limiter, SharedRateLimiter):
-            limiter.close()
+        limiter.close()
     return "ok", "accepted"

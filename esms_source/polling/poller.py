@@ -23,7 +23,7 @@ from esms_source.exceptions import (
 )
 from esms_source.polling.batches import batches
 from esms_source.polling.rate_limit import MOST_WAIT
-from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
+from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.polling.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -103,10 +103,9 @@ class Poller:
         self._pool: WorkerPool[Request] | None = None
 
     def close(self) -> None:
-        """End what is under way, and let a shared budget go."""
+        """End what is under way, and let the budget go."""
         self._dismiss()
-        if isinstance(self._limiter, SharedRateLimiter):
-            self._limiter.close()
+        self._limiter.close()
 
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Ask all of some work; return the requests that end, in groups.

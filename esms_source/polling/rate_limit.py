@@ -56,7 +56,7 @@ class Pausing(Protocol):
         """Wait, and return True as soon as the run is to stop."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """Leave to send one request.
 
@@ -115,8 +115,19 @@ class RateLimiter:
         self._least_silence = least_silence
         self._turn = threading.Lock()
         self._window = window or Window()
+        self._unsent: set[Slot] = set()
         self._slowed_at = float("-inf")
         self._hold = rate
+
+    def close(self) -> None:
+        """End asking: what was given leave and hasn't left counts from now on.
+
+        The window may outlive it, and a slot without an end would close it for ever.
+        """
+        with self._window.lock:
+            for slot in self._unsent:
+                slot.sent_at = self._clock.monotonic()
+            self._unsent.clear()
 
     def acquire(self) -> Slot | None:
         """Wait for leave to send; None when the run is to stop."""
@@ -136,11 +147,13 @@ class RateLimiter:
         with self._window.lock:
             if slot.sent_at is None:
                 slot.sent_at = self._clock.monotonic()
+                self._unsent.discard(slot)
 
     def release(self, slot: Slot) -> None:
         """Give back a slot that wasn't used."""
         with self._window.lock:
             self._window.slots.remove(slot)
+            self._unsent.discard(slot)
             if self._window.last_granted_at == slot.granted_at:
                 self._window.last_granted_at = slot.previous
 
@@ -169,6 +182,7 @@ class RateLimiter:
     def _grant(self, now: float) -> Slot:
         slot = Slot(now, previous=self._window.last_granted_at)
         self._window.slots.append(slot)
+        self._unsent.add(slot)
         self._window.last_granted_at = now
         return slot
 

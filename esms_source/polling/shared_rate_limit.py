@@ -171,7 +171,8 @@ class SharedRateLimiter(RateLimiter):
                 self._stop(_lost(exc))
 
     def close(self) -> None:
-        """Let the budget's database go."""
+        """End asking, and let the budget's database go."""
+        super().close()
         self._budget.close()
 
     def _take(self) -> float | None:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 import pytest
 
@@ -37,13 +38,15 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def open_shared(
     make_settings: Callable[..., Settings],
 ) -> Iterator[Callable[..., SharedRateLimiter]]:
-    """Open limiters of one key, and let them go afterwards."""
+    """Open limiters of one key that only the store joins; let them go afterwards."""
     limiters: list[SharedRateLimiter] = []
 
     def start(
         store: str, stop: Stop | None = None, **settings: object
     ) -> SharedRateLimiter:
-        given = {"rate_limit_store": store} | settings
+        # In one process those of one key and one address share a window as well.
+        url = f"http://127.0.0.1:9/{uuid4()}"
+        given = {"rate_limit_store": store, "base_url": url} | settings
         limiter = open_limiter(make_settings(**given), Stop() if stop is None else stop)
         assert isinstance(limiter, SharedRateLimiter)
         limiters.append(limiter)

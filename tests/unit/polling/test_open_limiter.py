@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+
+from esms_source.exceptions import EsmsError
 from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.runtime import Stop
 
@@ -32,3 +35,14 @@ def test_another_key_has_a_budget_of_its_own(make_settings):
         )
         assert open_limiter(settings, stop).acquire()
     assert stop.monotonic() - began < 1
+
+
+def test_leave_that_was_never_used_ends_with_its_limiter(make_settings):
+    """A run that failed between leave and sending holds nobody back for ever."""
+    settings = make_settings(base_url=URL, requests_per_second=1, api_key="left")
+    limiter = open_limiter(settings, Stop())
+    assert limiter.acquire()
+    limiter.close()
+    stop = Stop()
+    threading.Timer(5, stop, [EsmsError("still closed")]).start()
+    assert open_limiter(settings, stop).acquire()
