@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import duckdb
 from dlt.destinations.exceptions import DatabaseException
 
 from esms_source.databases import is_busy, sql_state
@@ -64,6 +65,11 @@ def read_failure(exc: BaseException) -> Failure:
     said = _said(chain)
     refused = not is_busy(exc) and _is_refusal(said)
     return Failure(first_line(said), refused, _table(chain))
+
+
+def is_out_of_memory(exc: BaseException) -> bool:
+    """Tell whether DuckDB ran out of the memory that it may take."""
+    return isinstance(_said(list(_all_causes(exc))), duckdb.OutOfMemoryException)
 
 
 def _all_causes(exc: BaseException) -> Iterator[BaseException]:

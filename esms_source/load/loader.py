@@ -14,8 +14,8 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from esms_source.databases import ReadError
 from esms_source.exceptions import DestinationError
-from esms_source.load.errors import Failure, read_failure
-from esms_source.load.locks import dataset_lock
+from esms_source.load.errors import Failure, is_out_of_memory, read_failure
+from esms_source.load.locks import dataset_lock, give_memory
 from esms_source.load.packages import drop, files_of, has_begun, pending_packages
 from esms_source.load.parts import Parts, read_files, refused_by
 from esms_source.load.sweep import sweep
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import dlt
+    from dlt.common.pipeline import LoadInfo
     from dlt.extract import DltSource
 
     from esms_source.config import Settings
@@ -97,7 +98,7 @@ class Loader:
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
         with dataset_lock(self._pipeline, self._patience):
-            info = self._patience(self._pipeline.load)
+            info = self._patience(self._load_packages)
         # dlt would keep their files.
         for package in info.load_packages:
             if package.state == "loaded":
@@ -106,6 +107,15 @@ class Loader:
         # dlt leaves some megabytes of it a load; the next slice needs them.
         gc.collect()
         return list(info.loads_ids)
+
+    def _load_packages(self) -> LoadInfo:
+        try:
+            return self._pipeline.load()
+        except LOAD_ERRORS as exc:
+            if not is_out_of_memory(exc):
+                raise
+        give_memory(self._pipeline)
+        return self._pipeline.load()
 
     def _load_part(self, source: DltSource) -> tuple[str, Failure | None]:
         """Load one part; return its id, and why it is refused, if it is.

@@ -28,6 +28,9 @@ MEMORY_SETTING: Final = "memory_limit"
 DUCKDB_MEMORY: Final = "96MB"
 """What DuckDB may take for a load; what needs more goes to a temporary file."""
 
+MOST_DUCKDB_MEMORY: Final = "384MB"
+"""The same once that wasn't enough: values of megabytes go to no file."""
+
 
 @contextmanager
 def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
@@ -103,10 +106,16 @@ def _take_advisory_lock(client: SqlClientBase[Any]) -> None:
         raise HeldError(f"another loader holds the dataset {client.dataset_name!r}")
 
 
-def _bound_memory(client: Any) -> None:  # noqa: ANN401  DuckDB's client
+def _bound_memory(client: Any, most: str = DUCKDB_MEMORY) -> None:  # noqa: ANN401
     """Keep DuckDB from taking most of the machine, unless it was told how much.
 
     The bound lasts for as long as any connection to the file is open.
     """
     if MEMORY_SETTING not in (client.credentials.global_config or ()):
-        client.execute_sql(f"SET {MEMORY_SETTING} = '{DUCKDB_MEMORY}'")
+        client.execute_sql(f"SET {MEMORY_SETTING} = '{most}'")
+
+
+def give_memory(pipeline: dlt.Pipeline) -> None:
+    """Let DuckDB take more, while ``dataset_lock`` holds its file open."""
+    with pipeline.sql_client() as client:
+        _bound_memory(client, MOST_DUCKDB_MEMORY)

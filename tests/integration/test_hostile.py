@@ -211,6 +211,23 @@ def test_a_long_retry_after_ends_the_run_and_what_came_is_loaded(
     ) == [200]
 
 
+def test_rows_of_many_megabytes_are_loaded(
+    esms: Esms,
+    warehouse: Warehouse,
+    hostile: Callable[..., Hostile],
+    output: Output,
+) -> None:
+    """Four answers of one stray row each, larger together than a load's memory."""
+    warehouse.fill(4)
+    stray = answer({"SMSID": "stray", "Note": "x" * LARGEST})
+    server = hostile(lambda *_: stray)
+    ended = esms(base_url=server.url, batch_size=1)
+    assert (ended.status, ended.report["rejected"]) == (0, 4), ended.err
+    assert output.rows("SELECT min(length(\"row\"::VARCHAR)) FROM rejected_rows") > [
+        LARGEST
+    ]
+
+
 def test_a_dead_end_ends_the_run_with_what_to_check(
     esms: Esms, warehouse: Warehouse, hostile: Callable[..., Hostile]
 ) -> None:
