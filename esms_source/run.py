@@ -238,7 +238,7 @@ class _Run:
                 slice_ref_ids=self._slice,
                 patience=patience,
             )
-        self._progress.total = plan.total
+        self._progress.total, self._progress.stage = plan.total, "asking"
         try:
             self._loads = tuple(self._load_slices(plan))
         finally:
@@ -247,6 +247,7 @@ class _Run:
         if session.stop.reason:
             session.stop.reason.report = report
             raise session.stop.reason
+        self._progress.stage = "making views"
         try:
             with session.counts.timed("views"), dataset_lock(pipeline, patience):
                 refresh_views(pipeline, self._settings, patience)
@@ -309,8 +310,10 @@ class _Run:
             with session.counts.timed("ask"):
                 pipeline.extract(source)
             requests = _begin_next(slices, session) if self._ahead else None
+            self._progress.stage = "loading"
             with session.counts.timed("load"):
                 loaded = self._loader.load()
+            self._progress.stage = "asking"
             yield from loaded
             requests = requests or _begin_next(slices, session)
 

@@ -149,6 +149,7 @@ class Progress:
         asked: RefIds whose request has ended.
         in_flight: Requests under way.
         sent: Attempts that were sent.
+        stage: What the run is at: planning, asking, loading or making views.
         waits_for: What the run waits for that somebody else holds, if anything.
     """
 
@@ -156,6 +157,7 @@ class Progress:
     asked: int = 0
     in_flight: int = 0
     sent: int = 0
+    stage: str = "planning"
     waits_for: str | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import dlt
 import pyarrow as pa
@@ -44,10 +44,18 @@ class _JsonTravelsAsText(logging.Filter):
         return "several column hints were different" not in record.getMessage()
 
 
+WRITE_AT_ONCE: Final = f"sources.{SCHEMA}.data_writer.buffer_max_items"
+"""How many rows dlt gathers of a table of ours before it writes them."""
+
+
 @contextmanager
-def _quiet_extract(load_id: str) -> Iterator[None]:
-    """Keep phones and needless warnings out of dlt's log of one load."""
+def _extracting(load_id: str) -> Iterator[None]:
+    """Keep phones and needless warnings out of dlt's log, and what came on its disk.
+
+    dlt gathers 5 000 rows whatever they take, and a page is bounded by its bytes.
+    """
     mask_load(load_id)
+    dlt.config[WRITE_AT_ONCE] = 1
     needless = _JsonTravelsAsText()
     logging.getLogger("dlt").addFilter(needless)
     try:
@@ -153,7 +161,7 @@ def polled_tables(
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator[Polled | None]:
         load_id = dlt.current.load_package_state()["load_id"]
-        with _quiet_extract(load_id):
+        with _extracting(load_id):
             for page in ask(load_id):
                 yield page
                 # dlt takes turns: each table writes its rows before the next page.

@@ -100,7 +100,7 @@ def run(
     from esms_source.runtime import Progress
 
     progress = Progress()
-    with stop_on_signals() as stop, progress_bar(progress):
+    with stop_on_signals() as stop, progress_bar(progress, stop):
         try:
             report = sync(
                 open_pipeline(destination, dataset, pipeline),
@@ -321,7 +321,7 @@ def _show(world: World) -> None:
         ):
             echo(f"\n{title}")
             progress = Progress()
-            with progress_bar(progress):
+            with progress_bar(progress, stop):
                 report = sync(pipeline, progress=progress, stop=stop, **settings)
             print_report(report, as_json=False)
             world.add_late_row()

@@ -23,19 +23,19 @@ from esms_source.cli.output import echo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from esms_source.runtime import Progress
+    from esms_source.runtime import Progress, Stop
 
 BAR_SECONDS: Final = 0.2
 LINE_SECONDS: Final = 5.0
 
 
 @contextmanager
-def progress_bar(progress: Progress) -> Iterator[None]:
+def progress_bar(progress: Progress, stop: Stop) -> Iterator[None]:
     """Show on stderr how a run goes on, until the block ends."""
     console = Console(stderr=True)
     ended = threading.Event()
     show = partial(_bar, console) if console.is_terminal else _lines
-    thread = threading.Thread(target=show, args=(progress, ended))
+    thread = threading.Thread(target=show, args=(progress, stop, ended))
     thread.start()
     try:
         yield
@@ -44,7 +44,9 @@ def progress_bar(progress: Progress) -> Iterator[None]:
         thread.join()
 
 
-def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
+def _bar(
+    console: Console, progress: Progress, stop: Stop, ended: threading.Event
+) -> None:
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -57,12 +59,12 @@ def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("asking", total=None, rate=0.0, flying=0)
+        task = bar.add_task(progress.stage, total=None, rate=0.0, flying=0)
         sent = _Rate(progress)
         while not ended.wait(BAR_SECONDS):
             bar.update(
                 task,
-                description=progress.waits_for or "asking",
+                description=_doing(progress, stop),
                 total=progress.total or None,
                 completed=progress.asked,
                 rate=sent.per_second(),
@@ -70,25 +72,40 @@ def _bar(console: Console, progress: Progress, ended: threading.Event) -> None:
             )
 
 
-def _lines(progress: Progress, ended: threading.Event) -> None:
+def _doing(progress: Progress, stop: Stop) -> str:
+    """Say what a run is at, and that it is about to end where it was told to."""
+    doing = progress.stage
+    if progress.waits_for:
+        doing = f"waiting: {progress.waits_for}"
+    return f"stopping … ({doing})" if stop else doing
+
+
+def _lines(progress: Progress, stop: Stop, ended: threading.Event) -> None:
     sent = _Rate(progress)
-    while not ended.wait(LINE_SECONDS):
-        if progress.waits_for:
-            echo(progress.waits_for, err=True)
+    waited, was_stopping = 0.0, False
+    while not ended.wait(BAR_SECONDS):
+        waited += BAR_SECONDS
+        # That it is about to stop is said at once.
+        if waited < LINE_SECONDS and was_stopping == bool(stop):
             continue
-        rate = sent.per_second()
-        eta = _eta(progress, sent.started)
-        echo(
-            f"asked {progress.asked} of {progress.total} RefIds,"
-            f" {rate:.1f} requests/s, {progress.in_flight} in flight, {eta}",
-            err=True,
-        )
+        waited, was_stopping = 0.0, bool(stop)
+        echo(_line(progress, stop, sent), err=True)
+
+
+def _line(progress: Progress, stop: Stop, sent: _Rate) -> str:
+    rate = sent.per_second()
+    if stop or progress.waits_for or progress.stage != "asking":
+        return _doing(progress, stop)
+    return (
+        f"asked {progress.asked} of {progress.total} RefIds, {rate:.1f} requests/s,"
+        f" {progress.in_flight} in flight, {_eta(progress, sent.started)}"
+    )
 
 
 def _eta(progress: Progress, started: float) -> str:
     left = progress.total - progress.asked
     if not progress.asked or left <= 0:
-        return "time left unknown" if left > 0 else "loading"
+        return "time left unknown" if left > 0 else "done"
     seconds = left * (time.monotonic() - started) / progress.asked
     return f"about {seconds:.0f} s left"
 

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from filelock import FileLock
 from pyrate_limiter import Rate, RateItem, SQLiteBucket
 
 from esms_source.config.credentials import URL_FORM
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from filelock import FileLock
     from pyrate_limiter import AbstractBucket
 
     from esms_source.config import Settings
@@ -219,6 +219,7 @@ def _open_sqlite(store: str, table: str, rate: int) -> Budget:
         raise _unusable(FileNotFoundError(f"there is no folder for {path!r}"), remedy)
     limit = Rate(rate, WINDOW_MILLISECONDS)
     try:
+        _try_lock(Path(f"{path}.lock"))
         first = SQLiteBucket.init_from_file(
             [limit], table, path, use_file_lock=True, create_new_table=True
         )
@@ -230,9 +231,19 @@ def _open_sqlite(store: str, table: str, rate: int) -> Budget:
         return SQLiteBucket([rate], first.conn, table, lock=lock)
 
     def locked() -> AbstractContextManager[object]:
-        return lock.acquire(poll_interval=LOCK_POLL_SECONDS)
+        return lock.acquire(CONNECT_SECONDS, poll_interval=LOCK_POLL_SECONDS)
 
     return Budget(make_bucket, rate, locked, first.close, errors)
+
+
+def _try_lock(path: Path) -> None:
+    """Refuse a lock that can't be made, or that somebody holds for long.
+
+    PyrateLimiter would wait for it without end, deaf to signals.
+    """
+    path.open("ab").close()
+    with FileLock(path, timeout=CONNECT_SECONDS):
+        pass
 
 
 def _open_postgres(store: str, table: str, rate: int) -> Budget:

@@ -84,6 +84,11 @@ def many_rows(ref_ids: list[str]) -> bytes:
     )
 
 
+def wide_rows(ref_ids: list[str]) -> bytes:
+    """Return a row of each RefId, whose error takes 75 kB."""
+    return answer(*rows(ref_ids, ErrorInfo="x" * 75_000))
+
+
 LARGEST = 15 * MIB
 DEEP = rb"{\"error\":-1,\"data\":" + repeated(b"[", 9 * MIB)
 MEMBERS = rb"{\"error\":-1,\"data\":{" + repeated(rb"\"a\":1,", 9 * MIB) + b"}}"
@@ -120,6 +125,7 @@ MADE: dict[str, Callable[[list[str]], bytes]] = {
     ),
     "a percent-encoded error": one_error(b"%7B" + repeated(b"%41", 9 * MIB)),
     "20 000 rows": many_rows,
+    "wide rows": wide_rows,
 }
 HUGE_VALUES = {name for name in MADE if "error" in name or "emoji" in name}
 PACKED: dict[str, bytes] = {
@@ -223,7 +229,7 @@ def test_rows_of_many_megabytes_are_loaded(
     server = hostile(lambda *_: stray)
     ended = esms(base_url=server.url, batch_size=1)
     assert (ended.status, ended.report["rejected"]) == (0, 4), ended.err
-    assert output.rows("SELECT min(length(\"row\"::VARCHAR)) FROM rejected_rows") > [
+    assert output.rows('SELECT min(length("row"::VARCHAR)) FROM rejected_rows') > [
         LARGEST
     ]
 

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from filelock import FileLock
 
 from esms_source.exceptions import ConfigError, EsmsError
+from esms_source.polling import shared_rate_limit
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Stop
 
@@ -172,6 +174,7 @@ def test_budget_that_is_lost_ends_the_run_in_order(store, open_shared):
     "store",
     [
         "sqlite:////nowhere/at/all/budget.sqlite",
+        "sqlite:////proc/budget.sqlite",
         "postgresql://user:hidden@localhost/db?host=/nowhere",
     ],
 )
@@ -181,3 +184,13 @@ def test_store_that_cannot_be_reached_is_refused(make_settings, store):
         open_limiter(make_settings(rate_limit_store=store), Stop())
     assert "\n" not in str(caught.value)
     assert "hidden" not in str(caught.value)
+
+
+def test_store_that_somebody_holds_is_not_waited_for_without_end(
+    make_settings, tmp_path, monkeypatch
+):
+    """A process that is stopped or stuck may hold its lock for ever."""
+    monkeypatch.setattr(shared_rate_limit, "CONNECT_SECONDS", 0.2)
+    path = tmp_path / "budget.sqlite"
+    with FileLock(f"{path}.lock"), pytest.raises(ConfigError, match="could not be"):
+        open_limiter(make_settings(rate_limit_store=f"sqlite:///{path}"), Stop())
