@@ -287,6 +287,12 @@ def is_carried(column: str) -> bool:
     return column.lower() not in FIXED and not column.lower().startswith("_dlt_")
 
 
+VARIANT: Final = "__v_text"
+"""What follows the name of a carried column that holds what its own doesn't take.
+
+As dlt names variants: https://dlthub.com/docs/general-usage/schema#variant-columns
+"""
+
 CALLBACK: Final = "callback"
 """GetCallback, as ``answered_by`` and ``endpoint`` name it."""
 

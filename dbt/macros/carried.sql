@@ -1,13 +1,21 @@
 {% macro esms_carried() %}
-  {# Columns of the ledger beyond its own, and their names in messages. #}
+  {# Columns of messages that the ledger carries, and their SQL. What a column doesn't take
+     stands beside it in the ledger, as text: both are one here. #}
   {% set carried = {} %}
   {% if execute %}
-    {% for column in adapter.get_columns_in_relation(source('esms', 'ref_ids')) %}
-      {% set name = column.name %}
+    {% set names = adapter.get_columns_in_relation(source('esms', 'ref_ids'))
+        | map(attribute='name') | list %}
+    {% for name in names %}
       {% set own = name | lower in esms.esms_ledger_columns() %}
-      {% if not own and not name.lower().startswith('_dlt_') %}
+      {% set beside = name.endswith('__v_text') and name[:-8] in names %}
+      {% if not own and not beside and not name.lower().startswith('_dlt_') %}
+        {% set value = 'ledger.' ~ adapter.quote(name) %}
+        {% if name ~ '__v_text' in names %}
+          {% set value = 'coalesce(cast(' ~ value ~ ' as varchar), ledger.'
+              ~ adapter.quote(name ~ '__v_text') ~ ')' %}
+        {% endif %}
         {% set taken = name | lower in esms.esms_message_columns() %}
-        {% do carried.update({name: 'carried_' ~ name if taken else name}) %}
+        {% do carried.update({'carried_' ~ name if taken else name: value}) %}
       {% endif %}
     {% endfor %}
   {% endif %}
@@ -15,13 +23,13 @@
 {% endmacro %}
 
 {% macro esms_carried_from_ledger() %}
-  {%- for name, alias in esms.esms_carried().items() -%}
-    , ledger.{{ adapter.quote(name) }} AS {{ adapter.quote(alias) }}
+  {%- for alias, value in esms.esms_carried().items() -%}
+    , {{ value }} AS {{ adapter.quote(alias) }}
   {%- endfor -%}
 {% endmacro %}
 
 {% macro esms_carried_from_facts() %}
-  {%- for alias in esms.esms_carried().values() -%}
+  {%- for alias in esms.esms_carried() -%}
     , facts.{{ adapter.quote(alias) }}
   {%- endfor -%}
 {% endmacro %}

@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from esms_source.sql import quote_name
-
-VARIANT: Final = "__v_text"
-"""What follows the name of a column that holds what its own column doesn't take.
-
-As dlt names variants: https://dlthub.com/docs/general-usage/schema#variant-columns
-"""
+from esms_source.tables import VARIANT
 
 WIDER: Final = {
     "TINYINT": "BIGINT",

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import RefIdTableError
 from esms_source.planning.candidates import Columns
-from esms_source.planning.carried import VARIANT
 from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.known import EPOCH, Ledger
 from esms_source.planning.skipped import Skipped, example
 from esms_source.planning.warehouse import open_client, table_candidates
 from esms_source.sql import moment_literal, quote_name, text_literal
+from esms_source.tables import VARIANT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -82,7 +82,7 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
         "outcomes": OUTCOMES,
         "ages": AGES,
         "without_zalo": WITHOUT_ZALO,
-        **fold(facts, list(carried.values())),
+        **fold(facts, list(carried)),
         "backlog": backlog,
         "runs": runs,
     }
@@ -140,10 +140,9 @@ def _messages_sql(
     To group and join by two texts takes longer. Two messages of ten million share
     a number with a chance of one in 370 000; their callbacks then count for both.
     """
-    quote = client.capabilities.escape_identifier
     columns = [
-        f"CAST({quote(name)} AS VARCHAR) AS carried_{n}"
-        for n, name in enumerate(carried)
+        f"CAST({value} AS VARCHAR) AS carried_{n}"
+        for n, value in enumerate(carried.values())
     ]
     # As the view writes the day, so that the database reckons local time once.
     hour = (
@@ -173,24 +172,25 @@ def _numbered(client: SqlClientBase[Any], table: Table, more: Sequence[str]) -> 
     others = [name for name in table.schema.names if name not in ("oa_id", "ref_id")]
     return (
         f"(SELECT 0 AS oa_id, {number} AS ref_id, oa_id AS oa,"
-        f" {', '.join([*others, *more])} FROM {_relation(client, table.name)})"
+        f" {', '.join([*others, *more])}"
+        f" FROM {_relation(client, table.name)} AS ledger)"
     )
 
 
 def _carried(client: SqlClientBase[Any]) -> dict[str, str]:
-    """Return the carried columns that hold few values, and their names in messages."""
+    """Return the carried columns of messages that hold few values, and their SQL."""
     relation = _relation(client, REF_IDS.name)
     with client.execute_query(f"SELECT * FROM {relation} LIMIT 0") as cursor:
         ledger = [column[0] for column in cursor.description]
-    quote = client.capabilities.escape_identifier
     found: dict[str, str] = {}
-    for name, alias in carried_columns(ledger).items():
+    columns = carried_columns(ledger, client.capabilities.escape_identifier)
+    for name, value in columns.items():
         rows = client.execute_sql(
             "SELECT count(*) FROM (SELECT DISTINCT"
-            f" {quote(name)} FROM {relation} LIMIT {MAX_VALUES + 1}) AS found"
+            f" {value} FROM {relation} AS ledger LIMIT {MAX_VALUES + 1}) AS found"
         )
         if rows and rows[0][0] <= MAX_VALUES and len(found) < MAX_CARRIED:
-            found[name] = alias
+            found[name] = value
     return found
 
 

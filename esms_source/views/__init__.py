@@ -15,10 +15,10 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from esms_source.codes import read_code_table
 from esms_source.databases import Patience, columns_of, translated
 from esms_source.sql import text_literal
-from esms_source.tables import LOADS, REF_IDS, SMALL, TABLES, is_carried
+from esms_source.tables import LOADS, REF_IDS, SMALL, TABLES, VARIANT, is_carried
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import dlt
     from dlt.destinations.sql_client import SqlClientBase
@@ -208,16 +208,14 @@ class _Maker:
 
     def _carried(self, ledger: Sequence[str]) -> dict[str, str]:
         """Return the carried columns as they follow the others in a SELECT."""
-        columns = [
-            (self._quote(name), self._quote(alias))
-            for name, alias in carried_columns(ledger).items()
-        ]
+        carried = carried_columns(ledger, self._quote)
         return {
             "carried_from_ledger": "".join(
-                f",\n    ledger.{name} AS {alias}" for name, alias in columns
+                f",\n    {value} AS {self._quote(alias)}"
+                for alias, value in carried.items()
             ),
             "carried_from_facts": "".join(
-                f",\n    facts.{alias}" for _, alias in columns
+                f",\n    facts.{self._quote(alias)}" for alias in carried
             ),
         }
 
@@ -258,17 +256,25 @@ class _Maker:
             yield f"COMMENT ON COLUMN {path} IS {text_literal(meaning)}"
 
 
-def carried_columns(ledger: Sequence[str]) -> dict[str, str]:
-    """Return the ledger's carried columns and their names in ``messages``.
+def carried_columns(
+    ledger: Sequence[str], quote: Callable[[str], str]
+) -> dict[str, str]:
+    """Return the carried columns of ``messages`` and their SQL, of ``ledger``.
 
-    A name that the view has already gets the prefix ``carried_``.
+    What a column doesn't take stands beside it in the ledger, as text: both are one
+    here. A name that the view has already gets the prefix ``carried_``.
     """
     taken = read_view("messages").columns
-    return {
-        name: f"carried_{name}" if name.lower() in taken else name
-        for name in ledger
-        if is_carried(name)
-    }
+    columns: dict[str, str] = {}
+    for name in filter(is_carried, ledger):
+        if name.endswith(VARIANT) and name.removesuffix(VARIANT) in ledger:
+            continue
+        value = f"ledger.{quote(name)}"
+        if name + VARIANT in ledger:
+            beside = quote(name + VARIANT)
+            value = f"coalesce(CAST({value} AS VARCHAR), ledger.{beside})"
+        columns[f"carried_{name}" if name.lower() in taken else name] = value
+    return columns
 
 
 def has_all_columns(client: SqlClientBase[Any]) -> bool:

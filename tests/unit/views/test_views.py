@@ -31,12 +31,20 @@ def test_a_view_stands_on_earlier_ones_only():
 def test_carried_columns_are_what_the_ledger_has_beyond_its_own():
     """Columns of the ledger itself and of dlt are not carried."""
     ledger = [*REF_IDS.schema.names, "campaign", "_dlt_id"]
-    assert carried_columns(ledger) == {"campaign": "campaign"}
+    assert carried_columns(ledger, str) == {"campaign": "ledger.campaign"}
 
 
 def test_a_carried_column_never_hides_one_of_the_view():
     """A name that the view has already is prefixed."""
-    assert carried_columns(["outcome"]) == {"outcome": "carried_outcome"}
+    assert carried_columns(["outcome"], str) == {"carried_outcome": "ledger.outcome"}
+
+
+def test_what_a_carried_column_does_not_take_is_no_second_column():
+    """It stands in its place; a column that only has such a name is its own."""
+    assert carried_columns(["a", "a__v_text", "b__v_text"], str) == {
+        "a": "coalesce(CAST(ledger.a AS VARCHAR), ledger.a__v_text)",
+        "b__v_text": "ledger.b__v_text",
+    }
 
 
 def test_settings_are_written_as_sql():
