@@ -69,6 +69,11 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
     )
 
 
+def query_after(settings: Settings) -> timedelta:
+    """Return how long after its first poll QueryZnsStatus is asked for a RefId."""
+    return 2 * settings.repoll_after * SECOND
+
+
 def advance(
     work: pa.Table,
     outcome: pa.Array,

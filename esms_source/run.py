@@ -300,7 +300,7 @@ class _Run:
         needs_small = lacks_small_tables(pipeline, session.patience)
         small = small_tables() if needs_small else []
         deduplicated = can_skip_dedup(pipeline)
-        slices = plan.slices(self._slice)
+        slices = plan.slices()
         requests = _begin_next(slices, session)
         while requests:
             record = partial(session.record, requests)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from esms_source.exceptions import EsmsError
+
+
+logger = logging.getLogger("esms_source")
 
 
 class Clock:
@@ -47,12 +51,23 @@ class Stop:
     def __init__(self) -> None:
         self.reason: EsmsError | None = None
         self._event = threading.Event()
+        self._parts: list[Stop] = []
 
     def __call__(self, reason: EsmsError) -> None:
         """Tell the run to stop; the first reason counts."""
         if self.reason is None:
             self.reason = reason
         self._event.set()
+        for part in self._parts:
+            part(reason)
+
+    def part(self) -> Stop:
+        """Return the stop of a part: it ends with the run, and may end before it."""
+        part = Stop()
+        self._parts.append(part)
+        if self.reason:
+            part(self.reason)
+        return part
 
     def __bool__(self) -> bool:
         """Tell whether the run is to stop."""
@@ -196,7 +211,11 @@ class Counts:
         misfits: Values that didn't fit their column; ``extra`` keeps them.
         requests: Requests that ended, splits too.
         attempts: How often a request was sent.
+        queried: RefIds that QueryZnsStatus was asked for, as GetCallback had no row.
+        found: Those that it had a row for.
+        queries: How often it was asked.
         problems: Why RefIds failed, with how many.
+        warnings: What else went wrong, without which the run goes on.
         seconds: Time per stage: plan, ask (of which decode and build), load.
     """
 
@@ -209,8 +228,18 @@ class Counts:
     misfits: int = 0
     requests: int = 0
     attempts: int = 0
+    queried: int = 0
+    found: int = 0
+    queries: int = 0
     problems: Counter[str] = field(default_factory=Counter)
+    warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def warn(self, text: str) -> None:
+        """Note what went wrong beside the main job; once, and in the log."""
+        if text not in self.warnings:
+            self.warnings.append(text)
+            logger.warning("%s", text)
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

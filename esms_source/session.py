@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from esms_source.api.client import Client
 from esms_source.databases import Patience
 from esms_source.polling.backoff import Backoff
+from esms_source.polling.doors import callback_door, query_door
 from esms_source.polling.poller import Poller
 from esms_source.rows.recorder import Polled, Recorder
 from esms_source.runtime import Clock, Counts, Progress, Stop
@@ -22,16 +22,28 @@ if TYPE_CHECKING:
 
     from esms_source.api.request import Request
     from esms_source.config import Settings
+    from esms_source.polling.doors import Door
 
 PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
+
+NOWHERE_TO_ASK: Final = (
+    "ask_missing: nothing is asked, as base_url isn't eSMS's own;"
+    " set rest_base_url to where QueryZnsStatus is"
+)
 
 PAGE_BYTES: Final = 8 * 1024 * 1024
 """What they take at most, but for the last one."""
 
 
 def _joined(page: list[Polled]) -> Polled:
-    return {name: pa.concat_tables([group[name] for group in page]) for name in page[0]}
+    # Where all requests of a group were split, its ledger has no carried columns.
+    return {
+        name: pa.concat_tables(
+            [group[name] for group in page], promote_options="default"
+        )
+        for name in page[0]
+    }
 
 
 class Session:
@@ -60,15 +72,23 @@ class Session:
         progress = progress or Progress()
         self.patience = Patience(self.stop, progress.wait_for)
         self._settings = settings
-        self._client = Client(settings)
-        self._poller = Poller(
-            settings,
-            self._client,
-            self.clock,
-            self.stop,
-            progress,
-            backoff or Backoff(),
-        )
+        self._progress = progress
+        self._aside: list[pa.Table] = []
+        backoff = backoff or Backoff()
+        self._query_stop = self.stop.part()
+        self._queries: Poller | None = None
+        queries: Door | None = None
+        if settings.asks_missing:
+            stop = self._query_stop
+            queries = query_door(settings, stop, backoff)
+            # Its requests are no part of the run's progress.
+            self._queries = Poller(
+                settings, queries, self.clock, stop, Progress(), backoff
+            )
+        elif settings.ask_missing:
+            self.counts.warn(NOWHERE_TO_ASK)
+        door = callback_door(settings, self.stop, backoff, queries)
+        self._poller = Poller(settings, door, self.clock, self.stop, progress, backoff)
 
     def __enter__(self) -> Self:
         return self
@@ -80,17 +100,34 @@ class Session:
         trace: TracebackType | None,
     ) -> None:
         self._poller.close()
-        self._client.close()
+        if self._queries:
+            self._queries.close()
 
     def begin(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Begin to ask all of some work; return what ``record`` takes."""
-        return self._poller.poll(work)
+        return chain(self._poller.poll(work), self._ask_missing())
+
+    def _ask_missing(self) -> Iterator[list[Request]]:
+        """Ask QueryZnsStatus for what was put aside, once all of it has been."""
+        if self._queries is None or not any(map(len, self._aside)):
+            return
+        work, self._aside[:] = list(self._aside), []
+        stage, missing = self._progress.stage, sum(map(len, work))
+        self._progress.stage = f"asking QueryZnsStatus for {missing} missing RefIds"
+        yield from self._queries.poll(work)
+        if unasked := self._queries.unasked():
+            yield unasked
+        self._progress.stage = stage
+        if self._query_stop.reason and not self.stop:
+            why = f"QueryZnsStatus isn't asked any more: {self._query_stop.reason}"
+            self.counts.warn(f"{why}; what it wasn't asked for stays missing")
 
     def record(
         self, requests: Iterable[list[Request]], load_id: str
     ) -> Iterator[Polled]:
         """Yield what was asked as rows by table, for one load."""
         recorder = Recorder(self._settings, load_id, self.counts, self.run_id)
+        recorder.aside = self._aside
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
         page: list[Polled] = []

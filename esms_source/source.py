@@ -131,7 +131,7 @@ def esms_source(
                 patience=session.patience,
             )
             try:
-                pages = session.ask(plan.slices(resolved.slice_ref_ids), load_id)
+                pages = session.ask(plan.slices(), load_id)
                 yield next(pages)
                 require_merges()
                 yield from pages

@@ -296,6 +296,9 @@ As dlt names variants: https://dlthub.com/docs/general-usage/schema#variant-colu
 CALLBACK: Final = "callback"
 """GetCallback, as ``answered_by`` and ``endpoint`` name it."""
 
+QUERY: Final = "query"
+"""QueryZnsStatus, in the same places."""
+
 SCHEMA: Final = "esms"
 """dlt's name of the schema that all tables are in."""
 

@@ -34,7 +34,9 @@ BACKLOG: Final = "SELECT count(*) FROM {ref_ids} WHERE next_poll_at IS NOT NULL"
 DISAGREEING_LOADS: Final = """
     SELECT count(*) FROM (
         SELECT load_id, sum(asked) AS asked FROM {api_requests}
-        WHERE outcome <> 'split' GROUP BY load_id
+        WHERE outcome <> 'split' AND coalesce(endpoint, 'callback') = 'callback'
+        AND load_id IN (SELECT load_id FROM {_dlt_loads} WHERE status = 0)
+        GROUP BY load_id
     ) AS requests LEFT JOIN (
         SELECT load_id, count(*) AS ref_ids FROM {ref_ids} GROUP BY load_id
     ) AS ledger ON ledger.load_id = requests.load_id

@@ -1,4 +1,4 @@
-"""A request sent to GetCallback and its answer read: codes, and no leaked secret."""
+"""A request sent to an endpoint and its answer read: codes, and no leaked secret."""
 
 from __future__ import annotations
 
@@ -37,29 +37,35 @@ from esms_source.redaction import first_line
 from esms_source.storable import storable_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from esms_source.api.request import Request
     from esms_source.api.transport import Received
     from esms_source.config import Settings
 
-PATH: Final = "/ZaloCallback/GetCallback"
+CALLBACK_PATH: Final = "/ZaloCallback/GetCallback"
+QUERY_PATH: Final = "/MainService.svc/json/QueryZnsStatus/"
+"""Where the endpoints are. Source: their pages in eSMS's API docs."""
+
+UNKNOWN_ID: Final = (851, 854)
+"""QueryZnsStatus has nothing under that id and type. Source: its page in the docs."""
 
 MOST_RETRY_AFTER: Final = 10 * 365 * 86_400.0
 """Seconds beyond which a Retry-After is no more than "not soon"."""
 
 
 class Client:
-    """Ask GetCallback, one request a call; safe to share between threads.
+    """Ask one endpoint, one request a call; safe to share between threads.
 
     Args:
-        settings: Where and as whom to ask, the time-outs, and what is hidden.
+        settings: As whom to ask, the time-outs, and what is hidden.
+        url: Where the endpoint is.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, url: str) -> None:
         key, secret = settings.require_credentials()
         self._credentials = {"ApiKey": key, "SecretKey": secret}
-        self._transport = Transport(settings.base_url.rstrip("/") + PATH, settings)
+        self._transport = Transport(url, settings)
         self._privacy = Privacy(settings)
         # Threads that read side by side would only fight over the interpreter.
         self._reading = threading.Lock()
@@ -107,31 +113,34 @@ class Client:
         """Close all connections."""
         self._transport.close()
 
+    def _fields(self, request: Request) -> dict[str, Any]:
+        """Return what is sent beside the credentials."""
+        raise NotImplementedError
+
+    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
+        """Read an answer into its request, or say what is wrong with it."""
+        raise NotImplementedError
+
     def _ask(self, request: Request, on_sent: Callable[[], None]) -> None:
-        payload = {
-            **self._credentials,
-            "ListRefid": request.ref_ids,
-            "OAId": request.oa_id,
-        }
-        body = msgspec.json.encode(payload)
+        body = msgspec.json.encode({**self._credentials, **self._fields(request)})
         with self._transport.post(body, on_sent) as received, self._reading:
             self._unloaded.wait()
             began = time.monotonic()
             self._read(request, received)
             request.decoding = time.monotonic() - began
-            request.http_status, request.code = received.status, SUCCESS
+            request.http_status = received.status
             request.held_bytes = weight(received.content, request.rows)
             self._unloaded.add(request.held_bytes)
 
     def _read(self, request: Request, received: Received) -> None:
-        """Read an answer into its request, or say what is wrong with it."""
         status = received.status
         retry_after = _seconds(received.headers.get("Retry-After"))
         is_refused = status == HTTPStatus.TOO_MANY_REQUESTS or (
             status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
         )
         try:
-            self._read_content(request, received.content, status)
+            content = within_bounds(received.content, status)
+            self._read_content(request, content, status)
         except RetryableApiError as exc:
             if is_refused:
                 exc = RateLimitedError(f"HTTP {status}", retry_after=0, code=exc.code)
@@ -140,31 +149,88 @@ class Client:
                 exc.retry_after = retry_after
             raise exc from None
 
-    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
-        content = within_bounds(content, status)
-        if status == HTTPStatus.OK:
-            plain = read_plain(content, request.oa_id, request.ref_ids)
-            if plain is not None:
-                message, request.columns = plain
-                _require_few(len(request.columns["place"]))
-                request.message = message and self._redact(message)
-                return
+    def _read_envelope(
+        self,
+        request: Request,
+        content: bytearray,
+        status: int,
+        usable: Container[int] = (SUCCESS,),
+    ) -> dict[str, Any]:
+        """Return the envelope of an answer with a usable code."""
         envelope, code = read_envelope(content, status)
         message = read_message(envelope)
         message = message and self._redact(message)
-        if code != SUCCESS:
+        if code not in usable:
             raise refusal(code, message and clip(message), status, request.oa_id)
         require_ok(status, code)
-        rows = _read_rows(envelope)
-        _require_few(len(rows))
-        read_odd(request, rows, self._privacy)
-        request.message = message
+        request.code, request.message = code, message
+        return envelope
 
     def _redact(self, message: str) -> str:
         """Cut the key and the secret out of what the API says."""
         for secret in self._credentials.values():
             message = message.replace(secret, "***")
         return message
+
+
+class CallbackClient(Client):
+    """Ask GetCallback for RefIds of one OA.
+
+    Args:
+        settings: Where and as whom to ask, the time-outs, and what is hidden.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, settings.base_url.rstrip("/") + CALLBACK_PATH)
+
+    def _fields(self, request: Request) -> dict[str, Any]:
+        return {"ListRefid": request.ref_ids, "OAId": request.oa_id}
+
+    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
+        if status == HTTPStatus.OK:
+            plain = read_plain(content, request.oa_id, request.ref_ids)
+            if plain is not None:
+                message, request.columns = plain
+                _require_few(len(request.columns["place"]))
+                request.code = SUCCESS
+                request.message = message and self._redact(message)
+                return
+        envelope = self._read_envelope(request, content, status)
+        rows = _read_rows(envelope)
+        _require_few(len(rows))
+        read_odd(request, rows, self._privacy)
+
+
+class QueryClient(Client):
+    """Ask QueryZnsStatus for one RefId of one type.
+
+    Args:
+        settings: As whom to ask, the time-outs, and what is hidden.
+        url: Where eSMS's other endpoints are.
+    """
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        super().__init__(settings, url.rstrip("/") + QUERY_PATH)
+
+    def _fields(self, request: Request) -> dict[str, Any]:
+        return {"SmsId": request.ref_ids[0], "SmsType": str(request.sms_types[0])}
+
+    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
+        usable = (SUCCESS, *UNKNOWN_ID)
+        envelope = self._read_envelope(request, content, status, usable)
+        data = envelope.get("Data") if request.code == SUCCESS else None
+        rows = data if isinstance(data, list) else [] if data is None else [data]
+        _require_few(len(rows))
+        finals = [row.get("FinalStatus") for row in rows if isinstance(row, dict)]
+        request.is_final = {"1": True, "0": False}.get(str(finals[0]) if finals else "")
+        read_odd(request, [_as_callback(row) for row in rows], self._privacy)
+
+
+def _as_callback(row: Any) -> Any:  # noqa: ANN401  any JSON value
+    """Return a row with the names that GetCallback has for the same fields."""
+    if not isinstance(row, dict):
+        return row
+    return {"Partnerids" if name == "ZaloMsgId" else name: row[name] for name in row}
 
 
 def _read_rows(envelope: dict[str, Any]) -> list[Any]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from esms_source.tables import CALLBACK, QUERY
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -56,6 +58,10 @@ class Request:
         states: Of each RefId what the answer makes of it: final, pending or missing;
             None without a usable answer (callbacks).
         missing: How many have no row (callbacks).
+        endpoint: What is asked: GetCallback, or QueryZnsStatus for one RefId.
+        sms_types: SmsTypes to ask QueryZnsStatus for, in turn until it knows the RefId.
+        is_final: Whether the answer itself says that it won't change; None where it
+            doesn't say (client).
     """
 
     oa_id: str
@@ -80,6 +86,9 @@ class Request:
     number: int = 0
     states: pa.Array | None = None
     missing: int = 0
+    endpoint: str = CALLBACK
+    sms_types: tuple[int, ...] = ()
+    is_final: bool | None = None
 
     @cached_property
     def ref_ids(self) -> list[str]:
@@ -88,13 +97,21 @@ class Request:
         return ids
 
     @property
+    def states_wanted(self) -> bool:
+        """Whether it has a usable answer that says what becomes of its RefIds."""
+        return self.columns is not None and self.outcome != "split"
+
+    @property
     def rows(self) -> int:
         """Return how many rows the answer had."""
         placed = len(self.columns["place"]) if self.columns else 0
         return placed + len(self.rejected)
 
-    def halves(self) -> tuple[Request, Request]:
-        """Return two requests for what this one asked."""
+    def parts(self) -> list[Request]:
+        """Return the requests that go on where this one had no usable answer."""
+        if self.sms_types:
+            rest = self.sms_types[1:]
+            return [Request(self.oa_id, self.work, endpoint=QUERY, sms_types=rest)]
         middle = len(self.work) // 2
-        first, second = self.work.slice(0, middle), self.work.slice(middle)
-        return Request(self.oa_id, first), Request(self.oa_id, second)
+        halves = self.work.slice(0, middle), self.work.slice(middle)
+        return [Request(self.oa_id, half) for half in halves]

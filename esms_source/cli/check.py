@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import dlt
 import pyarrow as pa
 
-from esms_source.api.client import Client
 from esms_source.api.remedies import remedy_for
 from esms_source.api.request import Request
 from esms_source.config import resolve_settings
 from esms_source.databases import columns_of, duckdb_file
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
+from esms_source.ledger import query_after
 from esms_source.load.checks import (
     check_destination,
     check_grants,
@@ -22,14 +22,20 @@ from esms_source.load.checks import (
 )
 from esms_source.load.destination import open_pipeline, own_pipeline, reporting_errors
 from esms_source.planning.comparison import compare
+from esms_source.polling.backoff import Backoff
+from esms_source.polling.batches import SMS_TYPES
+from esms_source.polling.doors import callback_door, query_door
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Clock, Stop
-from esms_source.tables import REF_IDS
+from esms_source.session import NOWHERE_TO_ASK
+from esms_source.sql import moment_literal
+from esms_source.tables import CALLBACK, QUERY, REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from esms_source.config import Settings
+    from esms_source.polling.doors import Door
 
 LARGE_LEDGER: Final = 5_000_000
 """RefIds from which on an index helps PostgreSQL: see docs/destinations.md."""
@@ -72,6 +78,10 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
     def api_key(settings: Settings) -> Found:
         return check_api_key(settings, found["sample"])
 
+    def missing(settings: Settings) -> Found:
+        known = _known_target(pipeline, dataset, destination)
+        return _check_missing(settings, known, found["sample"])
+
     try:
         settings = resolve_settings()
         settings.require_credentials()
@@ -86,6 +96,7 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
         ("destination", target),
         ("rate limit", _check_rate_limit),
         ("API key", api_key),
+        ("missing RefIds", missing),
     )
     for name, step in steps:
         try:
@@ -165,15 +176,60 @@ def check_api_key(settings: Settings, sample: Sample | None) -> Found:
     """Spend one request on a RefId of the warehouse."""
     if sample is None:
         return "skip", "not tried: there is no RefId to ask for"
+    stop = Stop()
+    door = callback_door(settings, stop, Backoff(), None)
+    return _try(door, stop, sample)
+
+
+def _check_missing(
+    settings: Settings, target: dlt.Pipeline | None, sample: Sample | None
+) -> Found:
+    """Count what GetCallback has no row of, and try who else may know it."""
+    missing, due = (0, 0) if target is None else _count_missing(target, settings)
+    said = f"{missing} RefIds have no row at GetCallback"
+    if not settings.ask_missing:
+        remedy = "; ask_missing = true asks QueryZnsStatus for them"
+        return "ok", said + remedy * bool(missing)
+    if not settings.asks_missing:
+        return "warn", NOWHERE_TO_ASK
+    rate = settings.query_requests_per_second
+    said += f"; {due} RefIds are asked of QueryZnsStatus by the next run that they are"
+    said += f" due in: {due / rate:.0f} s at {rate:g} requests/s"
+    if sample is None:
+        return "skip", f"{said}; not tried: there is no RefId to ask for"
+    stop = Stop()
+    door = query_door(settings, stop, Backoff())
+    status, tried = _try(door, stop, sample, QUERY)
+    return status, f"{said}; QueryZnsStatus: {tried}"
+
+
+def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
+    """Return how many RefIds are missing, and for how many their time has come."""
+    with reporting_errors(), target.sql_client() as client:
+        if columns_of(client, REF_IDS.name) is None:
+            return 0, 0
+        before = moment_literal(Clock().started_at - query_after(settings))
+        rows = client.execute_sql(
+            f"SELECT count(*), sum(CASE WHEN first_polled_at <= {before} THEN 1 ELSE 0"
+            f" END) FROM {client.make_qualified_table_name(REF_IDS.name)}"
+            " WHERE state = 'missing'"
+        )
+    ((missing, due),) = rows or [(0, 0)]
+    return int(missing), int(due or 0)
+
+
+def _try(door: Door, stop: Stop, sample: Sample, endpoint: str = CALLBACK) -> Found:
+    """Spend one request."""
     oa_id, ref_id = sample
     work = pa.table({"ref_id": [ref_id]})
-    stop = Stop()
-    client, limiter = Client(settings), open_limiter(settings, stop)
+    client, limiter = door.client, door.limiter
+    types = SMS_TYPES if endpoint == QUERY else ()
+    request = Request(oa_id, work, endpoint=endpoint, sms_types=types)
     try:
         slot = limiter.acquire()
         if slot is None:
             return "skip", f"not tried: {stop.reason}"
-        client.ask(Request(oa_id, work), lambda: limiter.sent(slot))
+        client.ask(request, lambda: limiter.sent(slot))
     except OaRefusedError as exc:
         return "warn", f"accepted, but {exc}"
     except RetryableApiError as exc:

@@ -157,7 +157,7 @@ def plan(
             slice_ref_ids=settings.slice_ref_ids - most_ahead(settings),
         )
     made.close()
-    print_plan(made, settings.requests_per_second, as_json=as_json)
+    print_plan(made, settings, as_json=as_json)
 
 
 @main.command()

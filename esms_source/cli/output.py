@@ -14,6 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from esms_source.config import Settings
     from esms_source.planning.work_list import Plan
     from esms_source.run import Report
 
@@ -62,28 +63,36 @@ def print_json(value: object) -> None:
     click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
-def print_plan(plan: Plan, requests_per_second: float, *, as_json: bool) -> None:
+def print_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
     """Print what a run would ask; what the user has to know of it on stderr."""
+    rate, query_rate = settings.requests_per_second, settings.query_requests_per_second
     requests = sum(oa.requests for oa in plan.oas)
-    seconds = requests / requests_per_second
+    queries = sum(oa.queries for oa in plan.oas)
     if as_json:
         print_json(
             {
                 "oas": [vars(oa) for oa in plan.oas],
                 "ref_ids": plan.total,
                 "requests": requests,
-                "seconds": seconds,
+                "queries": queries,
+                "seconds": requests / rate + queries / query_rate,
                 "compared_all": plan.compared_all,
                 "skipped": plan.skipped.to_dict(),
             }
         )
         return
-    names = ("oa_id", "new", "due", "settled", "waiting", "requests")
+    names = ["oa_id", "new", "due", "settled", "waiting", "requests"]
+    names += ["queries"] * bool(queries)
     print_table(names, [[getattr(oa, name) for name in names] for oa in plan.oas])
     click.echo(
         f"{plan.total} RefIds in {requests} requests:"
-        f" {seconds:.0f} s at {requests_per_second:g} requests/s"
+        f" {requests / rate:.0f} s at {rate:g} requests/s"
     )
+    if queries:
+        click.echo(
+            f"{queries} of them are asked of QueryZnsStatus too, where GetCallback has"
+            f" no row again: {queries / query_rate:.0f} s at {query_rate:g} requests/s"
+        )
     for line in plan.skipped.remedies():
         click.echo(line, err=True)
 
@@ -99,11 +108,16 @@ def print_report(report: Report, *, as_json: bool) -> None:
             f" {report.failed} failed;"
             f" {report.rows} rows, {report.rejected} rejected"
         )
+        if report.queried:
+            echo(
+                f"asked QueryZnsStatus for {report.queried} missing RefIds in"
+                f" {report.queries} requests: {report.found} have a result"
+            )
         stages = ", ".join(f"{name} {s:.1f} s" for name, s in report.seconds.items())
         echo(f"time: {stages}")
     for error, count in report.problems.most_common(5):
         echo(f"{count} RefIds failed: {error}", err=True)
-    for line in report.skipped.remedies():
+    for line in (*report.warnings, *report.skipped.remedies()):
         echo(line, err=True)
     if report.left:
         echo(f"{report.left} RefIds were not reached; they stay due", err=True)

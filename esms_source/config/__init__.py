@@ -36,6 +36,12 @@ MAX_BATCH_SIZE: Final = 200
 Source: the GetCallback page of eSMS's API docs.
 """
 
+BASE_URL: Final = "https://status-sms.esms.vn"
+"""Where GetCallback is. Source: the GetCallback page of eSMS's API docs."""
+
+REST_BASE_URL: Final = "https://rest.esms.vn"
+"""Where eSMS's other endpoints are. Source: their pages in eSMS's API docs."""
+
 PLAIN: Final = (bool, int, float, str)
 PHONE_POLICIES: Final = ("plain", "hash", "drop")
 
@@ -51,10 +57,27 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _check_url(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as exc:
+        raise refuse(name, "not a URL", "write https://host[:port]") from exc
+    if parts.scheme not in ("http", "https") or not host:
+        raise refuse(name, "not an http(s) URL", "write https://host[:port]")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        fact = "holds more than a host and a path"
+        raise refuse(name, fact, "write https://host[:port]")
+    if parts.scheme == "http" and not _is_loopback(host):
+        fact = f"plain http to {host} would send the key unencrypted"
+        raise refuse(name, fact, "use https")
+
+
 _Check = Callable[[Any], bool]
 
 _NUMBERS: Final[Mapping[str, tuple[_Check, str]]] = {
     "requests_per_second": (lambda n: 1 <= n < float("inf"), "at least 1"),
+    "query_requests_per_second": (lambda n: 1 <= n < float("inf"), "at least 1"),
     "batch_size": (lambda n: 1 <= n <= MAX_BATCH_SIZE, f"from 1 to {MAX_BATCH_SIZE}"),
     "max_in_flight": (lambda n: n in range(1, 1_001), "from 1 to 1000"),
     "connect_timeout": (lambda n: 0 < n < float("inf"), "seconds above 0"),
@@ -80,8 +103,11 @@ class Settings(BaseConfiguration):
     api_key: TSecretStrValue | None = None
     secret_key: TSecretStrValue | None = None
     oa_id: str | None = None
-    base_url: str = "https://status-sms.esms.vn"
+    base_url: str = BASE_URL
     requests_per_second: float = 20
+    ask_missing: bool = False
+    rest_base_url: str | None = None
+    query_requests_per_second: float = 100
     rate_limit_store: str = "memory"
     batch_size: int = MAX_BATCH_SIZE
     max_in_flight: int = 64
@@ -108,13 +134,36 @@ class Settings(BaseConfiguration):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not fits(value):
                 raise refuse(name, f"{value} won't do", f"set it to {words}")
-        self._check_base_url()
+        _check_url("base_url", self.base_url)
+        if self.rest_base_url is not None:
+            _check_url("rest_base_url", self.rest_base_url)
         self._check_rate_limit_store()
         self._check_phone_number()
         _ = self.planning_memory_mb  # which refuses what is no size
         require_zone("timezone", self.timezone)
         if self.oa_id is not None:
             self.oa_id = self.oa_id.strip() or None
+
+    @property
+    def rest_url(self) -> str | None:
+        """Where eSMS's other endpoints are; None where they aren't asked.
+
+        Whoever asks GetCallback elsewhere must not have the key sent to eSMS unawares.
+        """
+        if self.rest_base_url is not None or self.base_url.rstrip("/") != BASE_URL:
+            return self.rest_base_url
+        return REST_BASE_URL
+
+    @property
+    def asks_missing(self) -> bool:
+        """Whether QueryZnsStatus is asked for what GetCallback has no row for."""
+        return self.ask_missing and self.rest_url is not None
+
+    @property
+    def query_weight(self) -> int:
+        """How many RefIds GetCallback can be asked for in the time of one query."""
+        at_once = self.batch_size * self.requests_per_second
+        return max(round(at_once / self.query_requests_per_second), 1)
 
     @property
     def planning_memory_mb(self) -> int:
@@ -141,22 +190,6 @@ class Settings(BaseConfiguration):
                 remedy = "put it into .dlt/secrets.toml under [sources.esms]"
                 raise refuse(name, "not set", remedy)
         return str(self.api_key).strip(), str(self.secret_key).strip()
-
-    def _check_base_url(self) -> None:
-        name, url = "base_url", self.base_url
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError as exc:
-            raise refuse(name, "not a URL", "write https://host[:port]") from exc
-        if parts.scheme not in ("http", "https") or not host:
-            raise refuse(name, "not an http(s) URL", "write https://host[:port]")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            fact = "holds more than a host and a path"
-            raise refuse(name, fact, "write https://host[:port]")
-        if parts.scheme == "http" and not _is_loopback(host):
-            fact = f"plain http to {host} would send the key unencrypted"
-            raise refuse(name, fact, "use https")
 
     def _check_rate_limit_store(self) -> None:
         store = self.rate_limit_store
@@ -185,6 +218,9 @@ class SettingArguments(TypedDict, total=False):
     oa_id: str
     base_url: str
     requests_per_second: float
+    ask_missing: bool
+    rest_base_url: str
+    query_requests_per_second: float
     rate_limit_store: str
     batch_size: int
     max_in_flight: int

@@ -31,6 +31,7 @@ class RefIdTable(BaseConfiguration):
     sent_at_column: str | None = None
     sent_at_timezone: str = "UTC"
     carry: list[str] = dataclasses.field(default_factory=list)
+    type_id_column: str | None = None
     lag: float = 86_400
 
     __section__: ClassVar[str] = "ref_ids"
@@ -46,15 +47,23 @@ class RefIdTable(BaseConfiguration):
         _ = self.carried  # which refuses names that meet
 
     @property
+    def type_id(self) -> str | None:
+        """The name in the ledger of the column of the messages' types, or None."""
+        if not self.type_id_column:
+            return None
+        return NamingConvention().normalize_identifier(self.type_id_column)
+
+    @property
     def carried(self) -> dict[str, str]:
-        """The carried columns by their names in the ledger.
+        """The carried columns by their names in the ledger; that of the types, too.
 
         Raises:
             ConfigError: Two of them would have one name, or that of another column.
         """
         naming = NamingConvention()
         carried: dict[str, str] = {}
-        for name in self.carry:
+        types = [self.type_id_column] if self.type_id_column else []
+        for name in [*self.carry, *(name for name in types if name not in self.carry)]:
             if not isinstance(name, str) or not name.strip():
                 remedy = "give a list of the columns' names"
                 raise refuse("ref_ids.carry", f"{name!r} is not a name", remedy)

@@ -14,7 +14,13 @@ from esms_source.exceptions import ConfigError
 from esms_source.planning.known import Ledger
 from esms_source.planning.reading import Reading, among, with_default
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.work_list import OaPlan, Plan, work_in, write_in_order
+from esms_source.planning.work_list import (
+    Cutter,
+    OaPlan,
+    Plan,
+    work_in,
+    write_in_order,
+)
 from esms_source.runtime import ScratchFolder
 from esms_source.sql import moment_literal, text_list
 from esms_source.tables import SETTLED, STATES
@@ -148,7 +154,8 @@ def make_plan(
         reading.keep_one_of_each()
         chosen = choice.only is not None or ref_ids is not None
         size = slice_ref_ids or settings.slice_ref_ids
-        return _write(scratch, settings, choice, reading, size, chosen=chosen)
+        cutter = Cutter(settings, size, as_of)
+        return _write(scratch, settings, choice, reading, cutter, chosen=chosen)
 
 
 @contextmanager
@@ -173,7 +180,7 @@ def _write(
     settings: Settings,
     choice: Choice,
     reading: Reading,
-    slice_ref_ids: int,
+    cutter: Cutter,
     *,
     chosen: bool,
 ) -> Plan:
@@ -192,8 +199,7 @@ def _write(
     folder = ScratchFolder()
     try:
         write_in_order(scratch, values["limit"], Path(folder.name))
-        work = [str(path) for path in work_in(folder)]
-        oas = _oa_plans(scratch, work, settings.batch_size, slice_ref_ids)
+        oas = _oa_plans(scratch, cutter.count(work_in(folder)))
         total = sum(oa.new + oa.due for oa in oas)
         notes = [
             *_notes_on_oas(scratch, oa_ids),
@@ -209,17 +215,16 @@ def _write(
         oas,
         is_first=not reading.has_ledger,
         compared_all=reading.is_whole and choice.is_of_all and reached,
+        cuts=tuple(cutter.cuts),
         _folder=folder,
     )
 
 
-def _oa_plans(
-    scratch: Scratch, work: list[str], batch_size: int, slice_ref_ids: int
-) -> tuple[OaPlan, ...]:
-    """Count per OA; in each slice one request of each OA may not be full."""
+def _oa_plans(scratch: Scratch, asked: dict[str, OaPlan]) -> tuple[OaPlan, ...]:
+    """Return what is asked of each OA, beside what is known of it."""
     settled = f"state IN ({text_list(SETTLED)}) AND {COMPLETED}"
     lost = f"state IN ({text_list(SETTLED)}) AND NOT {COMPLETED}"
-    rows = scratch.rows(
+    known = scratch.rows(
         f"""
         WITH
         copied AS (
@@ -228,45 +233,20 @@ def _oa_plans(
                 count(*) FILTER (NOT ({settled})) AS due
             FROM plan.main.ledger GROUP BY oa_id
         ),
-        files AS (
-            SELECT
-                file_name AS filename,
-                coalesce(sum(num_rows) OVER (
-                    ORDER BY file_name ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-                ), 0)::BIGINT AS before
-            FROM parquet_file_metadata(?)
-        ),
-        slices AS (
-            SELECT
-                oa_id, count(*) FILTER (attempts IS NULL) AS new,
-                count(*) FILTER (attempts IS NOT NULL) AS asked_again,
-                ceil(count(*) / ?)::BIGINT AS requests
-            FROM read_parquet(?, file_row_number = true, filename = true)
-            JOIN files USING (filename)
-            GROUP BY oa_id, (file_row_number + before) // ?
-        ),
-        asked AS (
-            SELECT
-                oa_id, sum(new)::BIGINT AS new,
-                sum(asked_again)::BIGINT AS asked_again,
-                sum(requests)::BIGINT AS requests
-            FROM slices GROUP BY oa_id
-        ),
         known AS (
             SELECT
-                oa_id, known, coalesce(settled, 0) - coalesce(lost, 0) AS settled, due
+                oa_id, known, coalesce(settled, 0) - coalesce(lost, 0) AS settled,
+                coalesce(due, 0) AS due
             FROM plan.main.oas LEFT JOIN copied USING (oa_id)
         )
-        SELECT
-            oa_id, coalesce(new, 0), coalesce(asked_again, 0), coalesce(settled, 0),
-            greatest(coalesce(known - settled - coalesce(due, 0), 0), 0),
-            coalesce(requests, 0)
-        FROM known FULL JOIN asked USING (oa_id)
-        ORDER BY oa_id
-        """,
-        [work, batch_size, work, slice_ref_ids],
+        SELECT oa_id, settled, greatest(known - settled - due, 0) FROM known
+        """
     )
-    return tuple(OaPlan(*row) for row in rows)
+    plans = dict(asked)
+    for oa_id, settled, waiting in known:
+        plan = asked.get(oa_id, OaPlan(oa_id))
+        plans[oa_id] = replace(plan, settled=settled, waiting=waiting)
+    return tuple(plan for _, plan in sorted(plans.items()))
 
 
 def _notes_on_oas(scratch: Scratch, oa_ids: Sequence[str]) -> Iterator[str]:

@@ -21,9 +21,7 @@ from esms_source.exceptions import (
     StoppedError,
     without_frames,
 )
-from esms_source.polling.batches import batches
 from esms_source.polling.rate_limit import MOST_WAIT
-from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.polling.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -31,15 +29,12 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from esms_source.api.client import Client
     from esms_source.api.request import Outcome, Request
     from esms_source.config import Settings
     from esms_source.polling.backoff import Backoff
+    from esms_source.polling.doors import Door
     from esms_source.polling.rate_limit import Slot
     from esms_source.runtime import Clock, Progress, Stop
-
-GROUP_REQUESTS: Final = 50
-"""Requests that are turned into tables at once."""
 
 GROUP_BYTES: Final = 4 * 1024 * 1024
 """What their answers take at most, but for the last one."""
@@ -72,8 +67,8 @@ class Poller:
     """Ask batch after batch, for as long as a run lasts.
 
     Args:
-        settings: How fast, how often and how many at once.
-        client: What sends a request.
+        settings: How often and how many at once.
+        door: Which endpoint is asked.
         clock: The run's clock.
         stop: Ends the run when it is told to.
         progress: Told what is under way.
@@ -83,7 +78,7 @@ class Poller:
     def __init__(
         self,
         settings: Settings,
-        client: Client,
+        door: Door,
         clock: Clock,
         stop: Stop,
         progress: Progress,
@@ -91,21 +86,23 @@ class Poller:
     ) -> None:
         self.progress = progress
         self._settings = settings
-        self._client = client
+        self._door = door
+        self._client, self._limiter = door.client, door.limiter
         self._clock = clock
         self._stop = stop
         self._backoff = backoff
-        self._limiter = open_limiter(settings, stop, backoff.refused)
         self._refused: dict[str, OaRefusedError] = {}
         self._exhausted_in_a_row = 0
         # None once the API answered: what it refuses then is a fault that passes.
         self._dead_ends: int | None = 0
         self._pool: WorkerPool[Request] | None = None
+        self._todo: deque[Request] = deque()
 
     def close(self) -> None:
-        """End what is under way, and let the budget go."""
+        """End what is under way, and let connections and budget go."""
         self._dismiss()
         self._limiter.close()
+        self._client.close()
 
     def poll(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Ask all of some work; return the requests that end, in groups.
@@ -115,9 +112,16 @@ class Poller:
         """
         self._pool = WorkerPool(self._settings.max_in_flight, MOST_UNREAD)
         # All of them here: memory that each thread took a part of is slow to come back.
-        todo = deque(batches(work, self._settings.batch_size))
+        self._todo = todo = deque(self._door.cut(work))
         self._pool.start(partial(self._work, todo, self._pool))
         return self._groups(self._pool)
+
+    def unasked(self) -> list[Request]:
+        """Return the requests that were not sent, once all others have ended."""
+        for request in self._todo:
+            request.started_at = request.polled_at = self._clock.now()
+            request.error, request.outcome = ApiError("not asked"), "refused"
+        return list(self._todo)
 
     def _groups(self, pool: WorkerPool[Request]) -> Iterator[list[Request]]:
         group: list[Request] = []
@@ -126,7 +130,7 @@ class Poller:
             for request in pool.results():
                 group.append(request)
                 held += request.held_bytes
-                if len(group) >= GROUP_REQUESTS or held >= GROUP_BYTES:
+                if len(group) >= self._door.group or held >= GROUP_BYTES:
                     yield group
                     # Whoever comes back for more has made rows of them.
                     self._client.release(group)
@@ -193,7 +197,7 @@ class Poller:
             self._ask(part, slot, whole=part is request)
             slot = None
             if part.outcome == "split":
-                parts.extend(reversed(part.halves()))
+                parts.extend(reversed(part.parts()))
             self._end(part, pool)
 
     def _end(self, request: Request, pool: WorkerPool[Request]) -> None:
@@ -253,6 +257,8 @@ class Poller:
         except RateLimitedError as exc:
             self._limiter.sent(slot)
             self._limiter.refused(slot, exc.retry_after)
+            if self._door.pauses:
+                self._door.pauses.pause(exc.retry_after)
             self._require_soon(exc)
             raise
         except RetryableApiError as exc:
@@ -292,7 +298,9 @@ class Poller:
         error = request.error
         if error is None:
             self._exhausted_in_a_row = 0
-            return "answered"
+            # QueryZnsStatus may know it under another type.
+            is_unknown = len(request.sms_types) > 1 and not request.rows
+            return "split" if is_unknown else "answered"
         if isinstance(error, OaRefusedError):
             self._refused[request.oa_id] = error
             return "refused"

@@ -172,6 +172,12 @@ class RateLimiter:
                 self.pace = max(self.pace * SLOW_DOWN, 1.0)
                 self._slowed_at = now
 
+    def pause(self, seconds: float) -> None:
+        """Fall silent: the API refused somebody else who may count as one with us."""
+        with self._window.lock:
+            until = self._clock.monotonic() + min(max(seconds, 1.0), MOST_WAIT)
+            self._window.quiet_until = max(self._window.quiet_until, until)
+
     def accepted(self) -> None:
         """Climb back: fast to just below where it was refused, then slowly."""
         with self._window.lock:

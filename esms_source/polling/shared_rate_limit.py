@@ -18,6 +18,7 @@ from esms_source.config.credentials import URL_FORM
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.polling.rate_limit import RateLimiter, Window
 from esms_source.redaction import first_line, hide_names
+from esms_source.tables import CALLBACK, QUERY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -191,19 +192,29 @@ class SharedRateLimiter(RateLimiter):
 
 
 def open_limiter(
-    settings: Settings, stop: Stop, least_silence: float = 1.0
+    settings: Settings,
+    stop: Stop,
+    least_silence: float = 1.0,
+    endpoint: str = CALLBACK,
 ) -> RateLimiter:
-    """Return the limiter that the settings ask for.
+    """Return the limiter that the settings ask for; each endpoint has one of its own.
 
     Raises:
         ConfigError: The shared budget can't be opened.
     """
-    store, rate = settings.rate_limit_store, settings.requests_per_second
+    store, rate, url = (
+        settings.rate_limit_store,
+        settings.requests_per_second,
+        settings.base_url,
+    )
     key, _ = settings.require_credentials()
     # Whoever asks with the same key shares a table; the key can't be read from it.
     table = f"esms_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    if endpoint == QUERY:
+        table, url = f"{table}_{endpoint}", str(settings.rest_url)
+        rate = settings.query_requests_per_second
     # It outlives a run: the next one may begin within the second.
-    window = _WINDOWS.setdefault((table, settings.base_url), Window())
+    window = _WINDOWS.setdefault((table, url), Window())
     if store == "memory":
         return RateLimiter(rate, stop, least_silence, window)
     opening = _open_sqlite if store.startswith(SQLITE) else _open_postgres

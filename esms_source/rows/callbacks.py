@@ -13,7 +13,7 @@ from esms_source.api.fast_reader import to_table
 from esms_source.api.fields import TYPE_OF
 from esms_source.tables import (
     BIGINT,
-    CALLBACK,
+    BOOL,
     CALLBACKS,
     TEXT,
     TIMESTAMP,
@@ -56,7 +56,8 @@ def read_callbacks(requests: Sequence[Request], privacy: Privacy) -> pa.Table:
     columns = _columns(rows, requests, number, position)
     columns["phone_number"] = privacy.hide_phones(columns["phone_number"])
     columns["callback_url"] = privacy.cut_queries(columns["callback_url"])
-    final = _is_final(columns)
+    said = pa.array([request.is_final for request in requests], BOOL).take(number)
+    final = pc.coalesce(said, _is_final(columns))
     columns["delivery"] = _delivery(columns, final)
     states = _states(sum(sizes), position, position.filter(pc.invert(final)))
     missing = _count_by_group(pc.equal(states, "missing"), sizes)
@@ -84,7 +85,8 @@ def _columns(
     columns["ref_id"] = pa.array(ref_ids, TEXT).take(position)
     columns["oa_id"] = pa.array(oa_ids, TEXT).take(number)
     columns["polled_at"] = pa.array(polled_at, TIMESTAMP).take(number)
-    columns["answered_by"] = pa.repeat(CALLBACK, len(number))
+    endpoints = [request.endpoint for request in requests]
+    columns["answered_by"] = pa.array(endpoints, TEXT).take(number)
     return columns | _error_columns(columns["error_info"])
 
 

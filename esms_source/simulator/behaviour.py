@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from esms_source.simulator.faults import FAULTS, parse_faults
 
 Script: TypeAlias = Sequence[object] | Callable[[str, int], Sequence[object]]
 """Rows to answer with as they stand, or a function of (ref_id, times_asked)."""
+
+Found: TypeAlias = Mapping[str, object] | bytes | None
+Result: TypeAlias = Found | Callable[[str, str], Found]
+"""What QueryZnsStatus has of a RefId, or a function of (ref_id, sms_type)."""
 
 RequestHook: TypeAlias = Callable[[int, str, Sequence[str]], str | None]
 """A function of (number from 1, oa_id, ref_ids) that may name a fault."""
@@ -34,6 +38,12 @@ class Behaviour:
         on_request: Called for each request that is not refused, from the server's
             own thread; the fault it names strikes, before any of the spec.
         record_ref_ids: Keep how often each RefId was asked and answered.
+        query_rate: Most arrivals of QueryZnsStatus in any second; None lifts the limit.
+        rest_faults: Spec of faults of the other endpoints.
+        queried: RefId to the result that QueryZnsStatus has of it, None for none, or
+            bytes as they stand; or a function of (ref_id, sms_type) that says so.
+        oas: Names of OAs, beside those made up for all that were asked for.
+        sent: Rows of GetSmsSentData_V2, as ``rest.sent_row`` makes them.
 
     Raises:
         ValueError: A setting makes no sense.
@@ -52,9 +62,14 @@ class Behaviour:
     scripted: Mapping[str, Script] = field(default_factory=dict, repr=False)
     on_request: RequestHook | None = field(default=None, repr=False)
     record_ref_ids: bool = False
+    query_rate: float | None = 100
+    rest_faults: str = ""
+    queried: Mapping[str, Result] = field(default_factory=dict, repr=False)
+    oas: Mapping[str, str] = field(default_factory=dict)
+    sent: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("latency", "rate", "slow_seconds"):
+        for name in ("latency", "rate", "query_rate", "slow_seconds"):
             if not 0 <= (getattr(self, name) or 0) < float("inf"):
                 msg = f"{name}: {getattr(self, name)} is not a number, 0 or more"
                 raise ValueError(msg)
@@ -62,3 +77,4 @@ class Behaviour:
             msg = f"refuse_with: {self.refuse_with!r} is none of {', '.join(FAULTS)}"
             raise ValueError(msg)
         parse_faults(self.faults)
+        parse_faults(self.rest_faults)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from esms_source.simulator.faults import FAULTS, Reply, Scene, parse_faults
 from esms_source.simulator.scenarios import Fates
@@ -38,7 +38,7 @@ class Case:
     """A request, its number from 1, and the fault that is due, if any."""
 
     number: int
-    request: Asked | None
+    request: Any
     fault: str | None
 
 
@@ -101,12 +101,9 @@ class Desk:
 
     def _problem(self, request: Asked) -> tuple[str, str] | None:
         """Return the code and message of what is wrong with a request."""
-        expected = (
-            (request.api_key, self._behaviour.api_key),
-            (request.secret_key, self._behaviour.secret_key),
-        )
-        if not all(given and key in (None, given) for given, key in expected):
-            return "101", "Authorize Failed"
+        given = request.api_key, request.secret_key
+        if problem := credentials_problem(self._behaviour, *given):
+            return problem
         if not request.oa_id:
             return "791", "Missing OA ID or Template ID"
         if request.oa_id in self._behaviour.refused_oas:
@@ -114,6 +111,16 @@ class Desk:
         if request.ref_ids is None:
             return "110", "The requested data is incorrect"
         return None
+
+
+def credentials_problem(
+    behaviour: Behaviour, api_key: object, secret_key: object
+) -> tuple[str, str] | None:
+    """Return the code and message of credentials that are refused."""
+    expected = (api_key, behaviour.api_key), (secret_key, behaviour.secret_key)
+    if all(given and key in (None, given) for given, key in expected):
+        return None
+    return "101", "Authorize Failed"
 
 
 def _read_asked(body: bytes) -> Asked | None:

@@ -8,12 +8,14 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast
 
 from esms_source.simulator.behaviour import Behaviour
 from esms_source.simulator.faults import Reply, json_reply
-from esms_source.simulator.handler import Desk
+from esms_source.simulator.handler import Case, Desk
+from esms_source.simulator.rest import PATHS, QUERY, RestDesk
 from esms_source.simulator.traffic import Arrivals
 
 if TYPE_CHECKING:
@@ -33,12 +35,29 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 
+class _Opening(Protocol):
+    """Reads a request and decides which fault it gets."""
+
+    def __call__(self, number: int, body: bytes, *, refused: bool) -> Case: ...
+
+
+class _Replying(Protocol):
+    """Makes a reply."""
+
+    def __call__(self, case: Case) -> Reply: ...
+
+
+_Desks: TypeAlias = dict[tuple[str, str], tuple[Arrivals, _Opening, _Replying]]
+"""By method and path: where arrivals are noted, and who answers."""
+
+
 class Simulator:
-    """A GetCallback API on loopback, in a thread of its own.
+    """eSMS's API on loopback, in a thread of its own.
 
     Used as a context manager, or with ``start`` and ``stop``. ``arrivals`` holds
-    what it saw; from another process ``GET /stats`` and ``GET /arrivals`` tell it,
-    and ``POST /reset`` clears it.
+    what GetCallback saw, ``others`` what the other endpoints did, by name; from
+    another process ``GET /stats`` and ``GET /arrivals`` tell it, and ``POST /reset``
+    clears it.
 
     Args:
         behaviour: How to behave; by default 20 requests a second, no faults.
@@ -57,6 +76,11 @@ class Simulator:
         self.arrivals = Arrivals(
             self.behaviour.rate, record_ref_ids=self.behaviour.record_ref_ids
         )
+        limits = {QUERY: self.behaviour.query_rate}
+        self.others = {
+            name: Arrivals(limits.get(name), record_ref_ids=True)
+            for name in PATHS.values()
+        }
         self._address = host, port
         self._thread: threading.Thread | None = None
         self._stop: Callable[[], object] | None = None
@@ -79,9 +103,16 @@ class Simulator:
         desk = Desk(
             self.behaviour, self.arrivals, f"http://{name}:{port}{REDIRECT_PATH}"
         )
+        rest = RestDesk(self.behaviour, self.others, self.arrivals)
+        desks: _Desks = {
+            ("POST", GET_CALLBACK_PATH): (self.arrivals, desk.open, desk.reply)
+        }
+        for path, endpoint in PATHS.items():
+            opening = partial(rest.open, endpoint), partial(rest.reply, endpoint)
+            desks["POST", path] = (self.others[endpoint], *opening)
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listener, desk, ready)),
+            target=lambda: asyncio.run(self._serve(listener, desks, ready)),
             name="esms-simulator",
             daemon=True,
         )
@@ -108,14 +139,14 @@ class Simulator:
         self.stop()
 
     async def _serve(
-        self, listener: socket.socket, desk: Desk, ready: threading.Event
+        self, listener: socket.socket, desks: _Desks, ready: threading.Event
     ) -> None:
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         connections: set[_Connection] = set()
         server = await loop.create_server(
-            lambda: _Connection(self, desk, connections),
+            lambda: _Connection(self, desks, connections),
             sock=listener,
             backlog=_BACKLOG,
         )
@@ -159,11 +190,11 @@ class _Connection(asyncio.Protocol):
     _transport: asyncio.Transport
 
     def __init__(
-        self, simulator: Simulator, desk: Desk, connections: set[_Connection]
+        self, simulator: Simulator, desks: _Desks, connections: set[_Connection]
     ) -> None:
         self._simulator = simulator
         self._arrivals = simulator.arrivals
-        self._desk = desk
+        self._desks = desks
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
@@ -200,8 +231,8 @@ class _Connection(asyncio.Protocol):
             if not found:
                 return
             self._head, self._buffer = _Head(head), rest
-            if self._head.asks_callbacks:
-                self._arrived = self._arrivals.arrive(self._began)
+            if desk := self._desks.get(self._head.target):
+                self._arrived = desk[0].arrive(self._began)
         if len(self._buffer) < self._head.length:
             return
         body = self._buffer[: self._head.length]
@@ -213,23 +244,28 @@ class _Connection(asyncio.Protocol):
             self._send(self._tell(head))
             return
         number, refused = self._arrived
-        case = self._desk.open(number, body, refused=refused)
+        _, opening, replying = self._desks[head.target]
+        case = opening(number, body, refused=refused)
         behaviour = self._simulator.behaviour
         slow = case.fault == "slow"
         wait = behaviour.slow_seconds if slow else behaviour.latency
         # The loop's clock is the monotonic one that arrivals are taken from.
         self._timer = self._loop.call_at(
-            began + wait, lambda: self._send(self._desk.reply(case))
+            began + wait, lambda: self._send(replying(case))
         )
 
     def _tell(self, head: _Head) -> Reply:
-        """Answer what is not a GetCallback."""
+        """Answer what asks for no data."""
         if head.target == ("GET", "/stats"):
-            return json_reply(self._arrivals.stats())
+            others = self._simulator.others.items()
+            counts = {name: arrivals.requests for name, arrivals in others}
+            return json_reply(self._arrivals.stats() | {"other_requests": counts})
         if head.target == ("GET", "/arrivals"):
             return json_reply(self._arrivals.times)
         if head.target == ("POST", "/reset"):
             self._arrivals.reset()
+            for arrivals in self._simulator.others.values():
+                arrivals.reset()
             return json_reply({})
         if head.target[1] == REDIRECT_PATH:
             self._arrivals.note_redirect_followed()
@@ -248,9 +284,9 @@ class _Connection(asyncio.Protocol):
         self._advance()
 
     def _finish(self) -> None:
-        if self._arrived is not None:
+        if self._arrived is not None and self._head is not None:
             self._arrived = None
-            self._arrivals.leave()
+            self._desks[self._head.target][0].leave()
 
 
 class _Head:
@@ -262,7 +298,6 @@ class _Head:
         self.target = method, target
         self.length = int(length[1]) if length else 0
         self.last = bool(_CLOSE.search(text))
-        self.asks_callbacks = self.target == ("POST", GET_CALLBACK_PATH)
 
 
 def _on_the_wire(reply: Reply) -> bytes:

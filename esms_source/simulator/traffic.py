@@ -40,6 +40,7 @@ class Arrivals:
             self._asks: Counter[Asked] = Counter()
             self._answers: Counter[Asked] = Counter()
             self._totals: Counter[str] = Counter()
+            self._oa_ids: set[str] = set()
             self._most_in_flight = self._in_flight
 
     def arrive(self, at: float) -> tuple[int, bool]:
@@ -79,6 +80,8 @@ class Arrivals:
     def note_asked(self, oa_id: str, ref_ids: Iterable[str]) -> None:
         """Note the RefIds of a request as they came, repeats included."""
         self._note("ref_ids_asked", self._asks, oa_id, ref_ids)
+        with self._lock:
+            self._oa_ids.add(oa_id)
 
     def note_answered(self, oa_id: str, ref_ids: Iterable[str]) -> None:
         """Note the RefIds that a usable answer was made for."""
@@ -92,6 +95,12 @@ class Arrivals:
             self._totals[total] += len(ids)
             if self._record_ref_ids:
                 per_id.update((oa_id, ref_id) for ref_id in ids)
+
+    @property
+    def oa_ids(self) -> set[str]:
+        """The OAs that were asked for."""
+        with self._lock:
+            return self._oa_ids.copy()
 
     @property
     def times(self) -> list[float]:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from esms_source.load.parts import MOST_LOADS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -35,6 +37,7 @@ class Ended:
     @property
     def report(self) -> dict[str, Any]:
         """What ``--json`` printed."""
+        assert self.out, self.err
         report: dict[str, Any] = json.loads(self.out)
         return report
 
@@ -90,6 +93,7 @@ class Workshop:
         cwd: Path,
         signal_at: tuple[str, int, int] | None,
         backoff: dict[str, float],
+        most_loads: int,
     ) -> Running:
         """Start one run; the one before it ends now at the latest."""
         process = self._warm()
@@ -104,6 +108,7 @@ class Workshop:
             "output": str(output),
             "signal_at": signal_at,
             "backoff": backoff,
+            "most_loads": most_loads,
         }
         assert process.stdin
         assert process.stdout
@@ -145,11 +150,13 @@ class Esms:
 
     Attributes:
         backoff: How long runs wait before they ask again, as fields of ``Backoff``.
+        most_loads: How many loads runs spend on finding what is refused.
     """
 
     def __init__(self, workshop: Workshop, folder: Path, env: dict[str, str]) -> None:
         self.folder = folder
         self.backoff: dict[str, float] = {}
+        self.most_loads = MOST_LOADS
         self.env = env
         self._workshop = workshop
 
@@ -173,7 +180,8 @@ class Esms:
         """
         env = dict(os.environ) | self.env | _named(settings)
         words = list(argv or ("run", "--json"))
-        return self._workshop.start(words, env, self.folder, signal_at, self.backoff)
+        given = self.backoff, self.most_loads
+        return self._workshop.start(words, env, self.folder, signal_at, *given)
 
     def __call__(
         self,

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.api.client import Client
+from esms_source.api.client import CallbackClient
 from esms_source.api.fields import COLUMN_OF
 from esms_source.api.request import Request
 from esms_source.ledger import WORK
@@ -167,7 +167,7 @@ def way(
     """Ask for RefIds, get an answer, make rows of it: the way to the load."""
     server = hostile(lambda *_: b"")
     made = make_settings(base_url=server.url)
-    client = Client(made)
+    client = CallbackClient(made)
 
     def go(ref_ids: list[str], content: bytes) -> dict[str, pa.Table]:
         server.answer = lambda *_: content

@@ -41,3 +41,17 @@ def test_a_poisonous_ref_id_fails_alone(
         simulator.arrivals.requests
     ]
     assert max(simulator.arrivals.answers.values()) == 1
+
+
+def test_many_splits_at_once_leave_carried_columns_as_they_are(
+    hasty: Esms,
+    output: Output,
+    world: Callable[..., Simulator],
+) -> None:
+    """A group of requests that were all split makes no row of the ledger."""
+    broken = lambda _number, _oa, ids: "500" if len(ids) > 1 else None  # noqa: E731
+    world(120, on_request=broken, latency=0.3)
+    hasty.set(batch_size=2, max_in_flight=64, max_attempts=1)
+    ended = hasty(ref_ids__carry='["campaign"]')
+    assert ended.status == 0, ended.err
+    assert output.rows("SELECT count(campaign) FROM ref_ids") == [120]

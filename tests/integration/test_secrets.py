@@ -158,6 +158,7 @@ def test_a_refused_load_is_said_without_the_value(
     for table in ("callbacks", "ref_ids", "rejected_rows"):
         output.execute(f"CREATE OR REPLACE TABLE {table} AS FROM {table} LIMIT 0")
     output.execute(spoil)
+    world.esms.most_loads = 8
     ended = world.esms("run")
     assert ended.status == 1
     assert "Traceback" not in ended.err

@@ -2,8 +2,9 @@
 
 Reads a request as JSON per line: ``argv``, ``env``, ``cwd``, ``output`` (path
 without suffix), ``signal_at`` (the name of a point, at which passing, and the
-signal that the fork then sends itself, or null) and ``backoff`` (fields of
-``Backoff``, none for the usual waits). Answers each with two lines: the
+signal that the fork then sends itself, or null), ``backoff`` (fields of
+``Backoff``, none for the usual waits) and ``most_loads`` (that a run spends on a
+refused load). Answers each with two lines: the
 fork's pid, and how it ended (an exit status, or minus a signal).
 """
 
@@ -29,6 +30,7 @@ from dlt.load.load import Load
 import esms_source.cli.check
 import esms_source.cli.commands
 import esms_source.cli.progress_bar
+import esms_source.load.parts
 import esms_source.run
 from esms_source.planning.scratch import Scratch
 from esms_source.polling.backoff import Backoff
@@ -93,6 +95,7 @@ def _be_esms(request: dict[str, Any]) -> None:
         if request["signal_at"]:
             _signal_at(*request["signal_at"])
         backoff = Backoff(**request["backoff"])
+        esms_source.load.parts.MOST_LOADS = request["most_loads"]
         esms_source.run.sync = partial(esms_source.run.sync, backoff=backoff)
         esms_source.cli.commands.main(request["argv"], "esms")
     except SystemExit as exc:

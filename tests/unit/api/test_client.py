@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import PATH, Client
+from esms_source.api.client import CALLBACK_PATH, CallbackClient
 from esms_source.api.held import MAX_ANSWER_BYTES
 from esms_source.api.remedies import CREDENTIALS_REMEDIES, OA_REMEDIES
 from esms_source.api.request import Request
@@ -43,7 +43,7 @@ def client(make_settings):
     made = []
 
     def make(url, **settings):
-        client = Client(make_settings(base_url=url, **settings))
+        client = CallbackClient(make_settings(base_url=url, **settings))
         made.append(client)
         return client
 
@@ -68,7 +68,7 @@ def test_a_request_is_what_the_api_documents(ask, scripted, api_key, secret_key)
     """One POST with the four documented fields: section 1.1 of the API notes."""
     ask(OK)
     ((path, headers, body),) = scripted.requests
-    assert path == PATH == "/ZaloCallback/GetCallback"
+    assert path == CALLBACK_PATH == "/ZaloCallback/GetCallback"
     assert headers["Content-Type"] == "application/json"
     assert json.loads(body) == {
         "ApiKey": api_key,
@@ -90,7 +90,7 @@ def test_a_path_in_the_base_url_is_kept(client, scripted):
     """A gateway may stand in between."""
     scripted.say(OK)
     send(client(scripted.url + "/gateway/"), "a")
-    assert scripted.requests[0][0] == "/gateway" + PATH
+    assert scripted.requests[0][0] == "/gateway" + CALLBACK_PATH
 
 
 def test_an_answer_holds_what_came(ask):
@@ -252,7 +252,7 @@ def test_redirects_are_not_followed(status, ask, scripted):
     """The body holds the key: section 6.6."""
     with pytest.raises(RetryableApiError):
         ask(b"", status=status, headers={"Location": scripted.url + "/elsewhere"})
-    assert [path for path, _, _ in scripted.requests] == [PATH]
+    assert [path for path, _, _ in scripted.requests] == [CALLBACK_PATH]
 
 
 @pytest.mark.parametrize(
@@ -426,7 +426,7 @@ def test_a_netrc_file_is_ignored(ask, scripted, tmp_path, monkeypatch):
 def test_certificates_are_always_verified(name, make_settings, monkeypatch):
     """No variable turns the check off."""
     monkeypatch.setenv(name, "")
-    client = Client(make_settings())
+    client = CallbackClient(make_settings())
     pool = client._transport._pool  # noqa: SLF001
     client.close()
     assert vars(pool)["cert_reqs"] == "CERT_REQUIRED"

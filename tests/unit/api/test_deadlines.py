@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import Client
+from esms_source.api.client import CallbackClient
 from esms_source.api.deadlines import MAX_HEAD_BYTES
 from esms_source.api.request import Request
 from esms_source.exceptions import TransportError
@@ -66,11 +66,13 @@ def ignore() -> None:
 @pytest.fixture
 def ask(make_settings: Callable[..., Settings]) -> Iterator[Callable[..., float]]:
     """Ask once, in vain; return how long it took."""
-    made: list[Client] = []
+    made: list[CallbackClient] = []
 
     def one(url: str, match: str = "time-out", **settings: object) -> float:
         timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
-        made.append(Client(make_settings(**({"base_url": url} | timeouts | settings))))
+        made.append(
+            CallbackClient(make_settings(**({"base_url": url} | timeouts | settings)))
+        )
         began = time.monotonic()
         with pytest.raises(TransportError, match=match):
             made[-1].ask(Request("oa", pa.table({"ref_id": ["a"]})), ignore)
@@ -193,7 +195,7 @@ def test_a_server_that_takes_no_body_is_a_time_out(
         server.ended.wait()
 
     timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
-    client = Client(make_settings(base_url=raw_server(act).url, **timeouts))
+    client = CallbackClient(make_settings(base_url=raw_server(act).url, **timeouts))
     long = [f"{number:0100000}" for number in range(100)]
     began = time.monotonic()
     with pytest.raises(TransportError):
@@ -224,7 +226,7 @@ def test_a_broken_off_attempt_leaves_other_connections_alone(
 
     server = raw_server(act)
     timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
-    client = Client(make_settings(base_url=server.url, **timeouts))
+    client = CallbackClient(make_settings(base_url=server.url, **timeouts))
 
     def one(number: int) -> str:
         request = Request("oa", pa.table({"ref_id": [str(number)]}))
@@ -256,7 +258,7 @@ def test_an_attempt_may_take_as_long_as_it_is_allowed(
                 connection.sendall(packed[place : place + 1])
 
     timeouts = {"connect_timeout": CONNECT, "read_timeout": READ}
-    client = Client(make_settings(base_url=raw_server(act).url, **timeouts))
+    client = CallbackClient(make_settings(base_url=raw_server(act).url, **timeouts))
     request = Request("oa", pa.table({"ref_id": ["a"]}))
     client.ask(request, ignore)
     client.close()

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
@@ -16,7 +16,7 @@ from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.skipped import Skipped
-from esms_source.planning.work_list import OaPlan, Plan
+from esms_source.planning.work_list import Cutter, OaPlan, Plan, work_in
 from esms_source.tables import STATES
 
 NOW = datetime(2026, 3, 10, tzinfo=timezone.utc)
@@ -104,12 +104,14 @@ class World:
             as_of,
             rows,
             compare_all=compare_all,
+            slice_ref_ids=3,
         )
         self.skipped, self.oas = plan.skipped, list(plan.oas)
         self.compared_all = plan.compared_all
         try:
-            slices = [list(pages) for pages in plan.slices(3)]
-            assert all(sum(map(len, pages)) <= 3 for pages in slices)
+            slices = [list(pages) for pages in plan.slices()]
+            self.slices = [sum(map(len, pages)) for pages in slices]
+            assert all(size <= 3 for size in self.slices)
             tables = list(chain.from_iterable(slices))
             assert sum(map(len, tables)) == plan.total
             empty = pa.table({"oa_id": [], "ref_id": []})
@@ -811,7 +813,7 @@ def test_slices_have_one_schema_whatever_they_hold():
     marked = pa.schema([*WORK, pa.field("campaign", pa.string(), nullable=False)])
     row = dict.fromkeys(WORK.names) | {"campaign": "tet"}
     folder = TemporaryDirectory()
-    plan = Plan(1, Skipped(), (), is_first=False, compared_all=False, _folder=folder)
+    plan = made_plan(folder, [0], 1)
     work = pa.Table.from_pylist([row], marked)
     parquet.write_table(work, Path(folder.name, "work.parquet"))
     (page,) = plan.pages()
@@ -820,23 +822,42 @@ def test_slices_have_one_schema_whatever_they_hold():
     assert page.schema.names == marked.names
 
 
+def made_plan(folder, cuts, total):
+    """Return a plan of a work list that lies in a folder."""
+    return Plan(
+        total,
+        Skipped(),
+        (),
+        is_first=False,
+        compared_all=False,
+        cuts=tuple(cuts),
+        _folder=folder,
+    )
+
+
 @given(groups=st.lists(st.integers(1, 5), min_size=1), size=st.integers(1, 7))
-@settings(max_examples=50, deadline=None)
-def test_slices_hold_all_in_order_whatever_the_pages(groups, size):
+@settings(
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_slices_hold_all_in_order_whatever_the_pages(make_settings, groups, size):
     """All slices but the last are full; a page is no larger than it was written."""
     total = sum(groups)
-    rows = [dict.fromkeys(WORK.names) | {"ref_id": str(no)} for no in range(total)]
+    blank = dict.fromkeys(WORK.names) | {"oa_id": "oa"}
+    rows = [blank | {"ref_id": str(no)} for no in range(total)]
     work = pa.Table.from_pylist(rows, WORK)
     folder = TemporaryDirectory()
     with parquet.ParquetWriter(Path(folder.name, "work.parquet"), WORK) as writer:
         for end, rows_in_group in zip(accumulate(groups), groups, strict=True):
             writer.write_table(work.slice(end - rows_in_group, rows_in_group))
-    plan = Plan(
-        total, Skipped(), (), is_first=False, compared_all=False, _folder=folder
-    )
-    slices = [pa.concat_tables(pages) for pages in plan.slices(size)]
+    cutter = Cutter(make_settings(batch_size=2), size, NOW)
+    (counted,) = cutter.count(work_in(folder)).values()
+    plan = made_plan(folder, cutter.cuts, total)
+    slices = [pa.concat_tables(pages) for pages in plan.slices()]
     plan.close()
     assert [len(table) for table in slices[:-1]] == [size] * (len(slices) - 1)
+    assert counted.requests == sum(-(-len(table) // 2) for table in slices)
     assert pa.concat_tables(slices) == work
 
 
@@ -879,6 +900,32 @@ def test_a_plan_of_at_most_so_many_counts_no_more(world):
     world.send(("one", "a", NOW))
     world.plan(Choice(max_ref_ids=1))
     assert world.oas == [OaPlan("one", new=0, due=1, settled=0, waiting=0, requests=1)]
+
+
+def test_what_may_be_queried_fills_a_slice_by_the_time_it_takes(world):
+    """Two queries take as long as the rest of it; what isn't late enough takes none."""
+    long_ago = {"state": "missing", "first_polled_at": NOW - HOUR, "next_poll_at": NOW}
+    world.know(
+        *({"ref_id": str(number), "oa_id": "oa"} | long_ago for number in range(5)),
+        {"ref_id": "new", "oa_id": "oa"} | long_ago | {"first_polled_at": NOW},
+        {"ref_id": "other", "oa_id": "oa"} | long_ago | {"state": "failed"},
+    )
+    world.send(("oa", "new", NOW - DAY))
+    asking = {
+        "ask_missing": True,
+        "rest_base_url": "http://127.0.0.1:9",
+        "batch_size": 1,
+        "requests_per_second": 2,
+        "query_requests_per_second": 1,
+    }
+    world.plan(**asking)
+    (planned,) = world.oas
+    # One query and one more RefId, where nothing is queried three.
+    assert (planned.due, planned.queries, planned.requests) == (7, 5, 7)
+    assert world.slices == [1, 1, 1, 1, 2, 1]
+    world.plan(**asking | {"ask_missing": False})
+    assert world.oas[0].queries == 0
+    assert world.slices == [3, 3, 1]
 
 
 def test_an_empty_table_plans_nothing(world):

@@ -4,12 +4,12 @@ import json
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import Client
 from esms_source.api.held import MAX_READ_BYTES
 from esms_source.exceptions import (
     CredentialsError,
@@ -22,12 +22,14 @@ from esms_source.exceptions import (
 from esms_source.ledger import WORK
 from esms_source.polling import poller as poller_module
 from esms_source.polling.backoff import Backoff
+from esms_source.polling.doors import callback_door
 from esms_source.polling.poller import MOST_UNREAD, Poller, most_ahead
 from esms_source.runtime import Clock, Progress, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from esms_source.api.client import Client
     from esms_source.api.request import Request
 
 
@@ -51,15 +53,22 @@ def poll(make_settings):
     def one(simulator, *tables, stop=None, progress=None, backoff=HASTY, **more):
         fast = {"requests_per_second": 2_000, "base_url": simulator.url}
         made = make_settings(**(fast | more))
-        client = Client(made)
         stop = Stop() if stop is None else stop
-        poller = Poller(made, client, Clock(), stop, progress or Progress(), backoff)
+        door = callback_door(made, stop, backoff, None)
+        poller = Poller(made, door, Clock(), stop, progress or Progress(), backoff)
         try:
             return [request for group in poller.poll(tables) for request in group], stop
         finally:
-            client.close()
+            poller.close()
 
     return one
+
+
+def poller_of(made):
+    """Return a poller of GetCallback that hardly waits."""
+    stop = Stop()
+    door = callback_door(made, stop, HASTY, None)
+    return Poller(made, door, Clock(), stop, Progress(), HASTY)
 
 
 def outcomes(requests):
@@ -293,12 +302,11 @@ def test_a_reader_that_leaves_early_ends_the_crew(make_settings, simulate):
     made = make_settings(
         base_url=simulator.url, requests_per_second=2_000, batch_size=1
     )
-    client = Client(made)
-    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    poller = poller_of(made)
     groups = cast("Generator[list[Request], None, None]", poller.poll([many(400)]))
     next(groups)
     groups.close()
-    client.close()
+    poller.close()
     names = [thread.name for thread in threading.enumerate()]
     assert not [
         name for name in names if name.startswith("esms-") and name[5:].isdigit()
@@ -318,8 +326,7 @@ def test_asking_goes_on_ahead_of_the_reader_and_not_too_far(make_settings, simul
     )
     most = most_ahead(made)
     assert most == MOST_UNREAD + 2
-    client = Client(made)
-    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    poller = poller_of(made)
     groups = poller.poll([many(400)])
     deadline = time.monotonic() + 10
     while simulator.arrivals.requests < most and time.monotonic() < deadline:
@@ -328,7 +335,6 @@ def test_asking_goes_on_ahead_of_the_reader_and_not_too_far(make_settings, simul
     assert simulator.arrivals.requests == most
     assert sum(map(len, groups)) == 400
     poller.close()
-    client.close()
 
 
 @pytest.mark.parametrize(
@@ -354,8 +360,9 @@ def test_a_bug_in_a_thread_reaches_the_caller(make_settings, simulate):
         def release(self, requests):
             """Count nothing."""
 
-    broken = cast("Client", Broken())
-    poller = Poller(made, broken, Clock(), Stop(), Progress(), HASTY)
+    door = callback_door(made, Stop(), HASTY, None)
+    door = replace(door, client=cast("Client", Broken()))
+    poller = Poller(made, door, Clock(), Stop(), Progress(), HASTY)
     with pytest.raises(KeyError, match="bug"):
         list(poller.poll([many(3)]))
 
@@ -382,14 +389,12 @@ def test_large_answers_wait_for_a_slow_reader_and_none_is_lost(
         batch_size=1,
         max_in_flight=4,
     )
-    client = Client(made)
-    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    poller = poller_of(made)
     groups = poller.poll([many(40)])
     time.sleep(0.7)
     assert len(server.asked) <= 8 + 4
     assert sum(map(len, groups)) == 40
     poller.close()
-    client.close()
 
 
 def test_a_reader_that_leaves_large_answers_behind_ends_the_crew(
@@ -403,12 +408,10 @@ def test_a_reader_that_leaves_large_answers_behind_ends_the_crew(
     made = make_settings(
         base_url=server.url, requests_per_second=2_000, batch_size=1, max_in_flight=4
     )
-    client = Client(made)
-    poller = Poller(made, client, Clock(), Stop(), Progress(), HASTY)
+    poller = poller_of(made)
     poller.poll([many(40)])
     time.sleep(0.5)
     began = time.monotonic()
     poller.close()
-    client.close()
     # Without that it would last for ever.
     assert time.monotonic() - began < 20

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import Client
 from esms_source.exceptions import CredentialsError, OutageError
 from esms_source.ledger import WORK
 from esms_source.polling.backoff import Backoff
+from esms_source.polling.doors import callback_door
 from esms_source.polling.poller import Poller
 from esms_source.runtime import Clock, Progress, Stop
 
@@ -41,15 +41,15 @@ def poll(make_settings: Callable[..., Settings]) -> Callable[..., Poll]:
     def one(server: Hostile, count: int, **settings: Any) -> Poll:
         fast: dict[str, Any] = {"requests_per_second": 1_000_000, "max_in_flight": 1}
         made = make_settings(**{"base_url": server.url} | fast | settings)
-        client, stop = Client(made), Stop()
-        poller = Poller(made, client, Clock(), stop, Progress(), HASTY)
+        stop = Stop()
+        door = callback_door(made, stop, HASTY, None)
+        poller = Poller(made, door, Clock(), stop, Progress(), HASTY)
         rows = [{"oa_id": "oa", "ref_id": f"r{number}"} for number in range(count)]
         work = pa.Table.from_pylist(rows, schema=WORK)
         try:
             groups = list(poller.poll([work]))
         finally:
             poller.close()
-            client.close()
         return [request for group in groups for request in group], stop
 
     return one

@@ -217,7 +217,7 @@ def test_stats_and_arrivals_are_told_over_http_and_reset():
     assert stats["distinct_ref_ids_answered"] == 2
     assert stats["most_answers_for_one_ref_id"] == 2
     assert after["requests"] == after["ref_ids_asked"] == 0
-    assert "A" not in json.dumps(stats)
+    assert '"A"' not in json.dumps(stats)
 
 
 def test_asks_and_answers_are_counted_per_ref_id():
@@ -592,7 +592,7 @@ def test_the_key_is_not_in_the_representation():
 
 def test_128_requests_are_under_way_at_once():
     """Latency is per request and counted from arrival."""
-    simulator = Simulator(Behaviour(plain=True, rate=None, latency=0.5))
+    simulator = Simulator(Behaviour(plain=True, rate=None, latency=1.5))
     with simulator:
         clients = [Client(simulator) for _ in range(128)]
         begun = time.monotonic()
@@ -605,7 +605,7 @@ def test_128_requests_are_under_way_at_once():
         for client in clients:
             client.close()
     assert simulator.arrivals.stats()["most_in_flight"] == 128
-    assert 0.5 <= seconds < 5
+    assert 1.5 <= seconds < 6
 
 
 def test_stopping_is_quick_while_answers_are_due():
