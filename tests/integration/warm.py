@@ -95,7 +95,7 @@ def _be_esms(request: dict[str, Any]) -> None:
         if request["signal_at"]:
             _signal_at(*request["signal_at"])
         backoff = Backoff(**request["backoff"])
-        esms_source.load.parts.MOST_LOADS = request["most_loads"]
+        vars(esms_source.load.parts)["MOST_LOADS"] = request["most_loads"]
         esms_source.run.sync = partial(esms_source.run.sync, backoff=backoff)
         esms_source.cli.commands.main(request["argv"], "esms")
     except SystemExit as exc:
