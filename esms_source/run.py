@@ -24,6 +24,7 @@ from esms_source.load.locks import dataset_lock, pipeline_lock
 from esms_source.load.recovery import recover
 from esms_source.load.runs import last_comparison, record_run
 from esms_source.load.sweep import sweep
+from esms_source.naming import load_names
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
@@ -247,6 +248,8 @@ class _Run:
         if session.stop.reason:
             session.stop.reason.report = report
             raise session.stop.reason
+        self._progress.stage = "asking for names"
+        load_names(pipeline, self._loader, session, self._settings)
         self._progress.stage = "making views"
         try:
             with session.counts.timed("views"), dataset_lock(pipeline, patience):

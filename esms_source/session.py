@@ -55,6 +55,9 @@ class Session:
         stop: Ends the run early.
         backoff: How long to wait before asking again.
         run_id: The run's id, if it is one of ``sync``.
+
+    Attributes:
+        seen: The OAs and templates that callbacks named so far.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Session:
         self.patience = Patience(self.stop, progress.wait_for)
         self._settings = settings
         self._progress = progress
+        self.seen: set[tuple[str, str | None]] = set()
         self._aside: list[pa.Table] = []
         backoff = backoff or Backoff()
         self._query_stop = self.stop.part()
@@ -127,7 +131,7 @@ class Session:
     ) -> Iterator[Polled]:
         """Yield what was asked as rows by table, for one load."""
         recorder = Recorder(self._settings, load_id, self.counts, self.run_id)
-        recorder.aside = self._aside
+        recorder.aside, recorder.seen = self._aside, self.seen
         # A first, empty group makes all tables, also when nothing is due.
         yield recorder.record([])
         page: list[Polled] = []

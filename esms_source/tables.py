@@ -244,6 +244,31 @@ ERROR_CODES: Final = Table(
     key=("code", "source"),
 )
 
+_NAMED_AT = _required("named_at", TIMESTAMP, "When eSMS was last asked for it")
+
+OAS: Final = Table(
+    "oas",
+    "Names of the OAs that callbacks name; asked again after a day.",
+    (
+        _required("oa_id", TEXT, "Official Account"),
+        Column("name", TEXT, "Its name; null where eSMS doesn't list it"),
+        _NAMED_AT,
+    ),
+    key=("oa_id",),
+)
+
+TEMPLATES: Final = Table(
+    "templates",
+    "Names of the ZNS templates that callbacks name; asked again after a day.",
+    (
+        _required("oa_id", TEXT, "Official Account that it belongs to"),
+        _required("zns_temp_id", TEXT, "ZNS template"),
+        Column("name", TEXT, "Its name; null where eSMS doesn't list it"),
+        _NAMED_AT,
+    ),
+    key=("oa_id", "zns_temp_id"),
+)
+
 RUNS: Final = Table(
     "runs",
     "One row per run of sync that began; a killed one leaves none.",
@@ -276,7 +301,10 @@ RUNS: Final = Table(
 SMALL: Final = (SEND_STATUSES, MESSAGE_TYPES, TELCOS, ERROR_CODES)
 """The tables that come with the package, from its ``codes/*.csv``."""
 
-TABLES: Final = (*POLLED, *SMALL)
+NAMED: Final = (OAS, TEMPLATES)
+"""The tables of names, which eSMS's other endpoints tell."""
+
+TABLES: Final = (*POLLED, *SMALL, *NAMED)
 
 FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
 """Columns of the ledger that are never carried ones."""

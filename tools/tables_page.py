@@ -16,11 +16,13 @@ from esms_source.tables import (
     CALLBACKS,
     ERROR_CODES,
     LOADS,
+    OAS,
     REF_IDS,
     REJECTED_ROWS,
     RUNS,
     SMALL,
     TABLES,
+    TEMPLATES,
     Table,
 )
 from esms_source.views import NAMES, read_view, setting_values
@@ -135,6 +137,13 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "exit_code": 1,
         "error": "HTTP 503",
     },
+    OAS: {"oa_id": OA_ID, "name": "Cửa hàng Sao Mai", "named_at": POLLED_AT},
+    TEMPLATES: {
+        "oa_id": OA_ID,
+        "zns_temp_id": "228386",
+        "name": "Xác nhận đơn hàng",
+        "named_at": POLLED_AT,
+    },
     **{table: read_code_table(table).to_pylist()[0] for table in SMALL},
     ERROR_CODES: next(
         row
@@ -159,6 +168,8 @@ erDiagram
     callbacks }o--o| send_statuses : "send_status = id"
     callbacks }o--o| message_types : "type_id = id"
     callbacks }o--o| telcos : "telco_id = id"
+    callbacks }o--o| oas : oa_id
+    callbacks }o--o| templates : "oa_id, zns_temp_id"
     callbacks }o--o| error_codes : "error_code = code, source by its sign"
     runs ||--o{ api_requests : run_id
     api_requests ||--o{ rejected_rows : "load_id, request_no"

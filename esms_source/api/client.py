@@ -7,22 +7,21 @@ import threading
 import time
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
 from esms_source.api.envelope import (
-    MAX_ROWS,
     clip,
     read_envelope,
     read_message,
     require_ok,
     within_bounds,
 )
-from esms_source.api.fast_reader import SUCCESS, read_plain
+from esms_source.api.fast_reader import SUCCESS
 from esms_source.api.held import UnloadedBytes, weight
-from esms_source.api.lenient_reader import read_odd
 from esms_source.api.remedies import refusal
 from esms_source.api.transport import Transport
 from esms_source.exceptions import (
@@ -43,12 +42,7 @@ if TYPE_CHECKING:
     from esms_source.api.transport import Received
     from esms_source.config import Settings
 
-CALLBACK_PATH: Final = "/ZaloCallback/GetCallback"
-QUERY_PATH: Final = "/MainService.svc/json/QueryZnsStatus/"
-"""Where the endpoints are. Source: their pages in eSMS's API docs."""
-
-UNKNOWN_ID: Final = (851, 854)
-"""QueryZnsStatus has nothing under that id and type. Source: its page in the docs."""
+T = TypeVar("T")
 
 MOST_RETRY_AFTER: Final = 10 * 365 * 86_400.0
 """Seconds beyond which a Retry-After is no more than "not soon"."""
@@ -88,19 +82,7 @@ class Client:
             CredentialsError: The key, the account or this host is refused.
             OaRefusedError: The OA is refused.
         """
-        try:
-            self._ask(request, on_sent)
-        except ApiError as exc:
-            error = exc
-        except Exception as exc:  # noqa: BLE001  what nobody foresaw fails one request
-            text = self._redact(f"{type(exc).__name__}: {first_line(exc)}")
-            error = MalformedAnswerError(storable_text(text))
-        else:
-            return
-        try:
-            raise without_frames(error)
-        finally:
-            del error
+        self._guarded(lambda: self._ask(request, on_sent))
 
     def release(self, requests: Iterable[Request]) -> None:
         """Let go of the answers of some requests, which have become rows."""
@@ -112,6 +94,20 @@ class Client:
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+
+    def _guarded(self, call: Callable[[], T]) -> T:
+        """Do something; what it raises is an ApiError without frames of data."""
+        try:
+            return call()
+        except ApiError as exc:
+            error = exc
+        except Exception as exc:  # noqa: BLE001  what nobody foresaw fails one request
+            text = self._redact(f"{type(exc).__name__}: {first_line(exc)}")
+            error = MalformedAnswerError(storable_text(text))
+        try:
+            raise without_frames(error)
+        finally:
+            del error
 
     def _fields(self, request: Request) -> dict[str, Any]:
         """Return what is sent beside the credentials."""
@@ -126,21 +122,20 @@ class Client:
         with self._transport.post(body, on_sent) as received, self._reading:
             self._unloaded.wait()
             began = time.monotonic()
-            self._read(request, received)
+            self._read(received, partial(self._read_content, request))
             request.decoding = time.monotonic() - began
             request.http_status = received.status
             request.held_bytes = weight(received.content, request.rows)
             self._unloaded.add(request.held_bytes)
 
-    def _read(self, request: Request, received: Received) -> None:
+    def _read(self, received: Received, read: Callable[[bytearray, int], None]) -> None:
         status = received.status
         retry_after = _seconds(received.headers.get("Retry-After"))
         is_refused = status == HTTPStatus.TOO_MANY_REQUESTS or (
             status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after
         )
         try:
-            content = within_bounds(received.content, status)
-            self._read_content(request, content, status)
+            read(within_bounds(received.content, status), status)
         except RetryableApiError as exc:
             if is_refused:
                 exc = RateLimitedError(f"HTTP {status}", retry_after=0, code=exc.code)
@@ -171,80 +166,6 @@ class Client:
         for secret in self._credentials.values():
             message = message.replace(secret, "***")
         return message
-
-
-class CallbackClient(Client):
-    """Ask GetCallback for RefIds of one OA.
-
-    Args:
-        settings: Where and as whom to ask, the time-outs, and what is hidden.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, settings.base_url.rstrip("/") + CALLBACK_PATH)
-
-    def _fields(self, request: Request) -> dict[str, Any]:
-        return {"ListRefid": request.ref_ids, "OAId": request.oa_id}
-
-    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
-        if status == HTTPStatus.OK:
-            plain = read_plain(content, request.oa_id, request.ref_ids)
-            if plain is not None:
-                message, request.columns = plain
-                _require_few(len(request.columns["place"]))
-                request.code = SUCCESS
-                request.message = message and self._redact(message)
-                return
-        envelope = self._read_envelope(request, content, status)
-        rows = _read_rows(envelope)
-        _require_few(len(rows))
-        read_odd(request, rows, self._privacy)
-
-
-class QueryClient(Client):
-    """Ask QueryZnsStatus for one RefId of one type.
-
-    Args:
-        settings: As whom to ask, the time-outs, and what is hidden.
-        url: Where eSMS's other endpoints are.
-    """
-
-    def __init__(self, settings: Settings, url: str) -> None:
-        super().__init__(settings, url.rstrip("/") + QUERY_PATH)
-
-    def _fields(self, request: Request) -> dict[str, Any]:
-        return {"SmsId": request.ref_ids[0], "SmsType": str(request.sms_types[0])}
-
-    def _read_content(self, request: Request, content: bytearray, status: int) -> None:
-        usable = (SUCCESS, *UNKNOWN_ID)
-        envelope = self._read_envelope(request, content, status, usable)
-        data = envelope.get("Data") if request.code == SUCCESS else None
-        rows = data if isinstance(data, list) else [] if data is None else [data]
-        _require_few(len(rows))
-        finals = [row.get("FinalStatus") for row in rows if isinstance(row, dict)]
-        request.is_final = {"1": True, "0": False}.get(str(finals[0]) if finals else "")
-        read_odd(request, [_as_callback(row) for row in rows], self._privacy)
-
-
-def _as_callback(row: Any) -> Any:  # noqa: ANN401  any JSON value
-    """Return a row with the names that GetCallback has for the same fields."""
-    if not isinstance(row, dict):
-        return row
-    return {"Partnerids" if name == "ZaloMsgId" else name: row[name] for name in row}
-
-
-def _read_rows(envelope: dict[str, Any]) -> list[Any]:
-    rows = envelope.get("Data_callback")
-    if not isinstance(rows, (list, type(None))):
-        raise MalformedAnswerError("Data_callback is not a list", code=SUCCESS)
-    if "Data_callback (2)" in envelope:
-        raise MalformedAnswerError("several Data_callback", code=SUCCESS)
-    return rows or []
-
-
-def _require_few(rows: int) -> None:
-    if rows > MAX_ROWS:
-        raise MalformedAnswerError(f"an answer of more than {MAX_ROWS} rows")
 
 
 def _seconds(retry_after: Any) -> float:  # noqa: ANN401  a header or nothing

@@ -7,14 +7,14 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 import dlt
-import pyarrow as pa
 from pyarrow import csv
 
-from esms_source.tables import SMALL, Table
+from esms_source.tables import NAMED, SMALL, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import pyarrow as pa
     from dlt.extract import DltResource
 
 
@@ -34,13 +34,18 @@ def read_code_table(table: Table) -> pa.Table:
 
 
 def small_tables() -> list[DltResource]:
-    """Return one resource per small table, merged by its key."""
-    return [_resource(table) for table in SMALL]
+    """Return one resource per small table, merged by its key; names are none yet."""
+    return [
+        *(merged(table, read_code_table(table)) for table in SMALL),
+        *(merged(table, table.schema.empty_table()) for table in NAMED),
+    ]
 
 
-def _resource(table: Table) -> DltResource:
+def merged(table: Table, content: pa.Table) -> DltResource:
+    """Return a resource of some rows, merged into a table by its key."""
+
     def rows() -> Iterator[pa.Table]:
-        yield read_code_table(table)
+        yield content
 
     rows.__doc__ = table.description
     return dlt.resource(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from esms_source.api.client import CallbackClient, QueryClient
+from esms_source.api.endpoints import CallbackClient, QueryClient
 from esms_source.polling.batches import batches, queries
 from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.tables import QUERY

@@ -60,6 +60,7 @@ class Recorder:
     Attributes:
         aside: Work of RefIds that GetCallback has no row for and QueryZnsStatus is yet
             to be asked for: no row of the ledger is made of them before.
+        seen: The OAs and templates that callbacks name.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Recorder:
         self._run_id = run_id
         self._requests = 0
         self.aside: list[pa.Table] = []
+        self.seen: set[tuple[str, str | None]] = set()
 
     def record(self, requests: Sequence[Request]) -> Polled:
         """Return the rows of a group of requests, by table."""
@@ -83,6 +85,7 @@ class Recorder:
             self._number(requests)
             answered = [r for r in requests if r.states_wanted]
             callbacks = read_callbacks(answered, self._privacy)
+            self._see(callbacks)
             rows = [_request_row(request) for request in requests]
             for row, request in zip(rows, requests, strict=True):
                 self._count(row, request)
@@ -95,6 +98,15 @@ class Recorder:
                 ),
             }
             return {name: stamp(rows, self._load_id) for name, rows in polled.items()}
+
+    def _see(self, callbacks: pa.Table) -> None:
+        """Note which OAs and templates have to be named."""
+        if self._settings.rest_url:
+            keys = ["oa_id", "zns_temp_id"]
+            found = callbacks.select(keys).group_by(keys).aggregate([])
+            self.seen.update(
+                zip(*(found[key].to_pylist() for key in keys), strict=True)
+            )
 
     def _number(self, requests: Sequence[Request]) -> None:
         """Number requests; queries of one OA that ended together count as one."""

@@ -42,7 +42,7 @@ class Behaviour:
         rest_faults: Spec of faults of the other endpoints.
         queried: RefId to the result that QueryZnsStatus has of it, None for none, or
             bytes as they stand; or a function of (ref_id, sms_type) that says so.
-        oas: Names of OAs, beside those made up for all that were asked for.
+        oa_names: Names of OAs, beside those made up for all that were asked for.
         sent: Rows of GetSmsSentData_V2, as ``rest.sent_row`` makes them.
 
     Raises:
@@ -65,7 +65,7 @@ class Behaviour:
     query_rate: float | None = 100
     rest_faults: str = ""
     queried: Mapping[str, Result] = field(default_factory=dict, repr=False)
-    oas: Mapping[str, str] = field(default_factory=dict)
+    oa_names: Mapping[str, str] = field(default_factory=dict)
     sent: Sequence[Mapping[str, Any]] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:

@@ -138,7 +138,7 @@ class RestDesk:
     def _oas(self, _fields: Mapping[str, Any]) -> bytes:
         seen = sorted({oa_id for oa_id, _ in self._callbacks.asks})
         names = {oa_id: f"OA {oa_id[-4:]}" for oa_id in seen} | dict(
-            self._behaviour.oas
+            self._behaviour.oa_names
         )
         rows = [{"OAID": oa_id, "OAName": name} for oa_id, name in names.items()]
         return encode({"CodeResult": "100", "ZOAList": rows}).encode()

@@ -15,7 +15,7 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from esms_source.codes import read_code_table
 from esms_source.databases import Patience, columns_of, translated
 from esms_source.sql import text_literal
-from esms_source.tables import LOADS, REF_IDS, SMALL, TABLES, VARIANT, is_carried
+from esms_source.tables import LOADS, NAMED, REF_IDS, SMALL, TABLES, VARIANT, is_carried
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -149,7 +149,9 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
 
 def _lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
     with pipeline.sql_client() as client:
-        return not all(_is_current(client, table) for table in SMALL)
+        return not all(_is_current(client, table) for table in SMALL) or any(
+            columns_of(client, table.name) is None for table in NAMED
+        )
 
 
 class _Maker:

@@ -5,7 +5,9 @@
 --
 -- sent_day: Day sent, in the configured time zone
 -- oa_id: Official Account that sent the messages
+-- oa_name: Its name; null where none is known
 -- zns_temp_id: ZNS template; null where none is known
+-- template_name: Its name; null where none is known
 -- type_id: Message type; null where none is known
 -- message_type_en: The same in English
 -- message_type_vi: The same in Vietnamese
@@ -58,7 +60,9 @@ WITH counted AS (
 SELECT
     counted.sent_day,
     counted.oa_id,
+    oas.name AS oa_name,
     counted.zns_temp_id,
+    templates.name AS template_name,
     counted.type_id,
     coalesce(types.name_en, 'unknown') AS message_type_en,
     coalesce(types.name_vi, 'không rõ') AS message_type_vi,
@@ -84,5 +88,8 @@ SELECT
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted
+LEFT JOIN {oas} AS oas ON oas.oa_id = counted.oa_id
+LEFT JOIN {templates} AS templates
+    ON templates.oa_id = counted.oa_id AND templates.zns_temp_id = counted.zns_temp_id
 LEFT JOIN {message_types} AS types ON types.id = counted.type_id
 LEFT JOIN {telcos} AS telcos ON telcos.id = counted.telco_id

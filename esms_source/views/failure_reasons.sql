@@ -2,9 +2,11 @@
 -- with the outcome failed or partial, each once.
 --
 -- oa_id: Official Account that sent the messages
+-- oa_name: Its name; null where none is known
 -- error_code: Code in ErrorInfo; null where it had none, 0 where Zalo took the message
 --     and it did not arrive
 -- zns_temp_id: ZNS template; null where none is known
+-- template_name: Its name; null where none is known
 -- telco_id: Receiver's telco; null where none is known
 -- telco_en: Its name in English
 -- telco_vi: Its name in Vietnamese
@@ -33,8 +35,10 @@ WITH counted AS (
 
 SELECT
     counted.oa_id,
+    oas.name AS oa_name,
     counted.error_code,
     counted.zns_temp_id,
+    templates.name AS template_name,
     counted.telco_id,
     coalesce(telcos.name_en, 'unknown') AS telco_en,
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
@@ -63,6 +67,9 @@ SELECT
     counted.first_sent_at,
     counted.last_sent_at
 FROM counted
+LEFT JOIN {oas} AS oas ON oas.oa_id = counted.oa_id
+LEFT JOIN {templates} AS templates
+    ON templates.oa_id = counted.oa_id AND templates.zns_temp_id = counted.zns_temp_id
 LEFT JOIN {telcos} AS telcos ON telcos.id = counted.telco_id
 LEFT JOIN {error_codes} AS codes
     ON codes.code = counted.error_code

@@ -5,6 +5,7 @@
 -- error code first. Carried columns stand last.
 --
 -- oa_id: Official Account that sent the message
+-- oa_name: Its name; null where none is known
 -- ref_id: eSMS's id of the message, as the warehouse has it
 -- sent_at: When it was sent, by the warehouse
 -- sent_day: Day of sent_at in the configured time zone; without a sent_at, of the
@@ -39,6 +40,7 @@
 -- telco_en: Its name in English
 -- telco_vi: Its name in Vietnamese
 -- zns_temp_id: ZNS template; null where no row came
+-- template_name: Its name; null where none is known
 -- request_id: Sender's own id of the request
 -- partner_ids: Zalo's id of the message
 -- error_code: Code in ErrorInfo: below 0 Zalo's, above 0 eSMS's own
@@ -52,6 +54,7 @@
 -- load_id: dlt's load package that last wrote the ledger's row
 SELECT
     facts.oa_id,
+    oas.name AS oa_name,
     facts.ref_id,
     facts.sent_at,
     facts.sent_day,
@@ -81,6 +84,7 @@ SELECT
     coalesce(telcos.name_en, 'unknown') AS telco_en,
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
     facts.zns_temp_id,
+    templates.name AS template_name,
     facts.request_id,
     facts.partner_ids,
     facts.error_code,
@@ -109,6 +113,9 @@ SELECT
     END AS error_who_can_fix,
     facts.load_id{carried_from_facts}
 FROM {message_facts} AS facts
+LEFT JOIN {oas} AS oas ON oas.oa_id = facts.oa_id
+LEFT JOIN {templates} AS templates
+    ON templates.oa_id = facts.oa_id AND templates.zns_temp_id = facts.zns_temp_id
 LEFT JOIN {send_statuses} AS statuses ON statuses.id = facts.send_status
 LEFT JOIN {message_types} AS types ON types.id = facts.type_id
 LEFT JOIN {telcos} AS telcos ON telcos.id = facts.telco_id

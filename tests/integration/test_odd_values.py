@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from esms_source.api.client import CallbackClient
+from esms_source.api.endpoints import CallbackClient
 from esms_source.api.fields import COLUMN_OF
 from esms_source.api.request import Request
 from esms_source.ledger import WORK

@@ -27,7 +27,9 @@ WITH counted AS (
 SELECT
     counted.sent_day,
     counted.oa_id,
+    oas.name AS oa_name,
     counted.zns_temp_id,
+    templates.name AS template_name,
     counted.type_id,
     coalesce(types.name_en, 'unknown') AS message_type_en,
     coalesce(types.name_vi, 'không rõ') AS message_type_vi,
@@ -53,5 +55,8 @@ SELECT
     CAST(counted.cost AS DOUBLE PRECISION)
     / nullif(counted.delivered, 0) AS cost_per_delivered
 FROM counted
+LEFT JOIN {{ ref('stg_esms__oas') }} AS oas ON oas.oa_id = counted.oa_id
+LEFT JOIN {{ ref('stg_esms__templates') }} AS templates
+    ON templates.oa_id = counted.oa_id AND templates.zns_temp_id = counted.zns_temp_id
 LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = counted.type_id
 LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id

@@ -15,8 +15,10 @@ WITH counted AS (
 
 SELECT
     counted.oa_id,
+    oas.name AS oa_name,
     counted.error_code,
     counted.zns_temp_id,
+    templates.name AS template_name,
     counted.telco_id,
     coalesce(telcos.name_en, 'unknown') AS telco_en,
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
@@ -45,6 +47,9 @@ SELECT
     counted.first_sent_at,
     counted.last_sent_at
 FROM counted
+LEFT JOIN {{ ref('stg_esms__oas') }} AS oas ON oas.oa_id = counted.oa_id
+LEFT JOIN {{ ref('stg_esms__templates') }} AS templates
+    ON templates.oa_id = counted.oa_id AND templates.zns_temp_id = counted.zns_temp_id
 LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = counted.telco_id
 LEFT JOIN {{ ref('stg_esms__error_codes') }} AS codes
     ON codes.code = counted.error_code

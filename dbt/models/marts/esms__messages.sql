@@ -1,6 +1,7 @@
 -- made by tools/generate.py; change esms_source/views/messages.sql instead
 SELECT
     facts.oa_id,
+    oas.name AS oa_name,
     facts.ref_id,
     facts.sent_at,
     facts.sent_day,
@@ -30,6 +31,7 @@ SELECT
     coalesce(telcos.name_en, 'unknown') AS telco_en,
     coalesce(telcos.name_vi, 'không rõ') AS telco_vi,
     facts.zns_temp_id,
+    templates.name AS template_name,
     facts.request_id,
     facts.partner_ids,
     facts.error_code,
@@ -58,6 +60,9 @@ SELECT
     END AS error_who_can_fix,
     facts.load_id{{ esms_carried_from_facts() }}
 FROM {{ ref('esms__message_facts') }} AS facts
+LEFT JOIN {{ ref('stg_esms__oas') }} AS oas ON oas.oa_id = facts.oa_id
+LEFT JOIN {{ ref('stg_esms__templates') }} AS templates
+    ON templates.oa_id = facts.oa_id AND templates.zns_temp_id = facts.zns_temp_id
 LEFT JOIN {{ ref('stg_esms__send_statuses') }} AS statuses ON statuses.id = facts.send_status
 LEFT JOIN {{ ref('stg_esms__message_types') }} AS types ON types.id = facts.type_id
 LEFT JOIN {{ ref('stg_esms__telcos') }} AS telcos ON telcos.id = facts.telco_id

@@ -12,7 +12,7 @@ from email.utils import format_datetime
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import CALLBACK_PATH, CallbackClient
+from esms_source.api.endpoints import CALLBACK_PATH, CallbackClient
 from esms_source.api.held import MAX_ANSWER_BYTES
 from esms_source.api.remedies import CREDENTIALS_REMEDIES, OA_REMEDIES
 from esms_source.api.request import Request

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pytest
 
-from esms_source.api.client import CallbackClient
 from esms_source.api.deadlines import MAX_HEAD_BYTES
+from esms_source.api.endpoints import CallbackClient
 from esms_source.api.request import Request
 from esms_source.exceptions import TransportError
 
