@@ -15,7 +15,7 @@ from esms_source.databases import translated
 from esms_source.exceptions import DestinationError
 from esms_source.report.folding import AGES, OUTCOMES, fold
 from esms_source.sql import text_literal
-from esms_source.tables import CALLBACKS, LOADS, REF_IDS
+from esms_source.tables import CALLBACKS, LOADS, OAS, REF_IDS, TEMPLATES
 from esms_source.views import (
     carried_columns,
     has_all_columns,
@@ -68,6 +68,8 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
             backlog = _rows(
                 client, f"SELECT * FROM {_relation(client, 'backlog')} ORDER BY oa_id"
             )
+            oas = _rows(client, _named_sql(client, OAS, "oa_id"))
+            templates = _rows(client, _named_sql(client, TEMPLATES, "zns_temp_id"))
             runs = _rows(
                 client,
                 f"SELECT * FROM {_relation(client, 'run_history')}"
@@ -82,6 +84,9 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
         "outcomes": OUTCOMES,
         "ages": AGES,
         "without_zalo": WITHOUT_ZALO,
+        "asks_missing": settings.asks_missing,
+        "oa_names": {row["id"]: row["name"] for row in oas},
+        "template_names": {row["id"]: row["name"] for row in templates},
         **fold(facts, list(carried)),
         "backlog": backlog,
         "runs": runs,
@@ -94,6 +99,13 @@ def _refuse_earlier_version(client: SqlClientBase[Any]) -> None:
     if not has_all_columns(client):
         fact = "the dataset's tables are those of an earlier version"
         raise DestinationError(fact, "bring them up to date with esms run")
+
+
+def _named_sql(client: SqlClientBase[Any], table: Table, key: str) -> str:
+    return (
+        f"SELECT {key} AS id, max(name) AS name FROM {_relation(client, table.name)}"
+        f" WHERE name IS NOT NULL GROUP BY {key}"
+    )
 
 
 def _facts_sql(

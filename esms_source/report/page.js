@@ -27,6 +27,9 @@ const moment = (text) => {
 const word = (text) => (!text || text === "unknown" ? t("unknown") : language === "vi" ? WORDS_VI[text] || text : text.replaceAll("_", " "));
 
 const valueName = (key) => (key === "" ? t("unknown") : key === "other" ? t("other") : key.slice(1));
+const named = (id, name) => (name ? `${name} (${id})` : id);
+const oaName = (id) => named(id, D.oa_names[id]);
+const templateName = (key) => named(valueName(key), D.template_names[valueName(key)]);
 const telcoName = (telco) => telco[`name_${language}`] || t("unknown") + (telco.id === null ? "" : ` (${telco.id})`);
 const codeName = (code) => (code.code === null ? t("noCode") : code[`meaning_${language}`] || t("unknown"));
 const codeLabel = (code) => (code.code === null ? "–" : String(code.code));
@@ -264,7 +267,7 @@ function showHours(hours) {
 function showBacklog() {
   const oa = $("oa").value === "" ? null : D.oas[+$("oa").value];
   table("table-backlog", [
-    [t("oa"), (row) => row.oa_id], [t("due"), (row) => row.due, count], [t("waiting"), (row) => row.waiting, count],
+    [t("oa"), (row) => oaName(row.oa_id)], [t("due"), (row) => row.due, count], [t("waiting"), (row) => row.waiting, count],
     [t("oldest"), (row) => row.oldest_due_at, moment], [t("next"), (row) => row.next_due_at, moment],
     [t("requests"), (row) => row.requests, count], [t("hoursOfApi"), (row) => row.api_hours, decimal],
   ], D.backlog.filter((row) => oa === null || row.oa_id === oa), 1);
@@ -298,6 +301,7 @@ function showFigures() {
   showHeadline(sums.all, reasons, before);
   showTime(labels, only(sums.day));
   showFunnel(sums.all);
+  $("missing-note").textContent = sums.all.missing && !D.asks_missing ? t("missingNote", count(sums.all.missing)) : "";
   showCost(labels, only(sums.day), sums.all);
   showReasons(reasons);
   D.carried.forEach((name, n) => {
@@ -305,7 +309,7 @@ function showFigures() {
     showGroups(`table-${key}`, name, valueName, D.values[n], sums[key], reasons[key]);
   });
   showGroups("table-telcos", t("telco"), telcoName, D.telcos, sums.telco, reasons.telco);
-  showGroups("table-templates", t("template"), valueName, D.templates, sums.template, reasons.template);
+  showGroups("table-templates", t("template"), templateName, D.templates, sums.template, reasons.template);
   showHours(addUpHours(isChosen));
   showMaturity(labels, only(addUpMaturity(isChosen)));
   showBacklog();

@@ -43,11 +43,12 @@ function show() {
   for (const place of document.querySelectorAll("[data-by]")) place.textContent = t("byValue", place.dataset.by);
   document.title = t("title");
   $("headline").ariaLabel = t("headline");
+  $("filters").ariaLabel = t("filters");
   $("language").textContent = t("language");
   $("subtitle").textContent = t("made", D.dataset, moment(D.generated_at), D.timezone);
   $("unit").textContent = t(D.unit);
-  fill("oa", D.oas);
-  fill("template", D.templates.map(valueName));
+  fill("oa", D.oas.map(oaName));
+  fill("template", D.templates.map(templateName));
   carriedKeys.forEach((key, n) => fill(key, D.values[n].map(valueName)));
   fillPeriod();
   const isEmpty = !D.days.length;
