@@ -16,6 +16,7 @@ from esms_source.codes import small_tables
 from esms_source.config import resolve_call
 from esms_source.config.providers import settings_of
 from esms_source.databases import ReadError
+from esms_source.elsewhere import load_names, load_sent_messages
 from esms_source.exceptions import DestinationError, EsmsError
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
@@ -24,7 +25,6 @@ from esms_source.load.locks import dataset_lock, pipeline_lock
 from esms_source.load.recovery import recover
 from esms_source.load.runs import last_comparison, record_run
 from esms_source.load.sweep import sweep
-from esms_source.naming import load_names
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
@@ -249,7 +249,9 @@ class _Run:
             session.stop.reason.report = report
             raise session.stop.reason
         self._progress.stage = "asking for names"
-        load_names(pipeline, self._loader, session, self._settings)
+        means = pipeline, self._loader, session, self._settings
+        load_names(*means)
+        load_sent_messages(*means)
         self._progress.stage = "making views"
         try:
             with session.counts.timed("views"), dataset_lock(pipeline, patience):

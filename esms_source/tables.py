@@ -269,6 +269,25 @@ TEMPLATES: Final = Table(
     key=("oa_id", "zns_temp_id"),
 )
 
+SENT_MESSAGES: Final = Table(
+    "sent_messages",
+    "What eSMS says was sent, ZNS and SMS; filled where sent_messages is set.",
+    (
+        _required("ref_id", TEXT, "RefId of the message"),
+        Column("sms_type", BIGINT, "SmsType: 24 and 25 are ZNS, 2 is SMS"),
+        Column("sent_at", TIMESTAMP, "When it was sent, by eSMS"),
+        Column("phone_number", TEXT, "Receiver: phone, Zalo user id or hash"),
+        Column("campaign", TEXT, "Campaign that the sender named"),
+        Column("price", DECIMAL, "Price in VND"),
+        Column("send_result", BIGINT, "1 good, 0 failed, 2 not known yet"),
+        Column("send_status", BIGINT, "How far sending got; see send_statuses"),
+        Column("sms_id", BIGINT, "Number of the message on eSMS's screen"),
+        Column("extra", TEXT, "What had no column, by the API's names", json=True),
+        _required("read_at", TIMESTAMP, "When eSMS was asked for it"),
+    ),
+    key=("ref_id",),
+)
+
 RUNS: Final = Table(
     "runs",
     "One row per run of sync that began; a killed one leaves none.",
@@ -302,9 +321,12 @@ SMALL: Final = (SEND_STATUSES, MESSAGE_TYPES, TELCOS, ERROR_CODES)
 """The tables that come with the package, from its ``codes/*.csv``."""
 
 NAMED: Final = (OAS, TEMPLATES)
-"""The tables of names, which eSMS's other endpoints tell."""
+"""The tables of names."""
 
-TABLES: Final = (*POLLED, *SMALL, *NAMED)
+ELSEWHERE: Final = (*NAMED, SENT_MESSAGES)
+"""The tables that eSMS's other endpoints fill."""
+
+TABLES: Final = (*POLLED, *SMALL, *ELSEWHERE)
 
 FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
 """Columns of the ledger that are never carried ones."""

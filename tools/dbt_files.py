@@ -27,9 +27,13 @@ MODEL_KEYS: Final = {
     "maturity": ("sent_day",),
     "backlog": ("oa_id",),
     "run_history": ("load_id",),
+    "reconciliation": ("difference", "oa_id", "ref_id", "sms_ref_id"),
 }
 EXPOSED: Final = ("delivery_daily", "failure_reasons", "maturity", "backlog")
-MAY_BE_NULL: Final = ("zns_temp_id", "type_id", "telco_id", "error_code")
+MAY_BE_NULL: Final = ("zns_temp_id", "type_id", "telco_id", "error_code", "sms_ref_id")
+UNKNOWN_OA: Final = ("reconciliation", "oa_id")
+"""eSMS's list of what was sent names no OA."""
+
 OUTCOMES: Final = (
     "delivered",
     "partial",
@@ -206,7 +210,11 @@ def _model(name: str) -> dict[str, Any]:
         _column(
             column,
             meaning,
-            not_null=(column in key and column not in MAY_BE_NULL)
+            not_null=(
+                column in key
+                and column not in MAY_BE_NULL
+                and (name, column) != UNKNOWN_OA
+            )
             or column.endswith(("_en", "_vi")),
             values=OUTCOMES if column == "outcome" else None,
         )

@@ -20,6 +20,7 @@ from esms_source.tables import (
     REF_IDS,
     REJECTED_ROWS,
     RUNS,
+    SENT_MESSAGES,
     SMALL,
     TABLES,
     TEMPLATES,
@@ -144,6 +145,19 @@ EXAMPLES: Final[dict[Table, dict[str, Any]]] = {
         "name": "Xác nhận đơn hàng",
         "named_at": POLLED_AT,
     },
+    SENT_MESSAGES: {
+        "ref_id": REF_ID,
+        "sms_type": 25,
+        "sent_at": SENT_AT,
+        "phone_number": "0909090909",
+        "campaign": "Tết 2026",
+        "price": Decimal("330.0000"),
+        "send_result": 0,
+        "send_status": 5,
+        "sms_id": 29_028_845,
+        "extra": '{"SandBox":"0"}',
+        "read_at": POLLED_AT,
+    },
     **{table: read_code_table(table).to_pylist()[0] for table in SMALL},
     ERROR_CODES: next(
         row
@@ -170,6 +184,7 @@ erDiagram
     callbacks }o--o| telcos : "telco_id = id"
     callbacks }o--o| oas : oa_id
     callbacks }o--o| templates : "oa_id, zns_temp_id"
+    ref_ids |o--o| sent_messages : ref_id
     callbacks }o--o| error_codes : "error_code = code, source by its sign"
     runs ||--o{ api_requests : run_id
     api_requests ||--o{ rejected_rows : "load_id, request_no"

@@ -28,6 +28,7 @@ QUERY_PATH: Final = "/MainService.svc/json/QueryZnsStatus/"
 UNKNOWN_ID: Final = (851, 854)
 """QueryZnsStatus has nothing under that id and type. Source: its page in the docs."""
 
+SENT_PATH: Final = "/MainService.svc/json/GetSmsSentData_V2/"
 OAS_PATH: Final = "/MainService.svc/json/ZNS/GetListZOA/"
 TEMPLATES_PATH: Final = "/MainService.svc/json/GetTemplate/"
 

@@ -38,7 +38,7 @@ def read_odd(request: Request, rows: Sequence[Any], privacy: Privacy) -> None:
     misfits = 0
     for api_name, name in COLUMN_OF.items():
         values = [row.get(api_name) for row in placed.rows]
-        columns[name], odd = _typed(values, TYPED.field(name).type)
+        columns[name], odd = typed(values, TYPED.field(name).type)
         misfits += len(odd)
         for index in odd:
             extras[index][api_name] = values[index]
@@ -117,7 +117,7 @@ def _find(
     return None, "SMSID fits several RefIds" if candidates else "SMSID not asked for"
 
 
-def _typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+def typed(values: list[Any], kind: pa.DataType) -> tuple[pa.Array, list[int]]:
     """Return a column and the places of values that don't fit it as they are."""
     try:
         if kind == BIGINT:

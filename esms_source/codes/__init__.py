@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import dlt
 from pyarrow import csv
 
-from esms_source.tables import NAMED, SMALL, Table
+from esms_source.tables import ELSEWHERE, SMALL, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,10 +34,10 @@ def read_code_table(table: Table) -> pa.Table:
 
 
 def small_tables() -> list[DltResource]:
-    """Return one resource per small table, merged by its key; names are none yet."""
+    """Return one resource per small table, merged by its key, and empty ones."""
     return [
         *(merged(table, read_code_table(table)) for table in SMALL),
-        *(merged(table, table.schema.empty_table()) for table in NAMED),
+        *(merged(table, table.schema.empty_table()) for table in ELSEWHERE),
     ]
 
 

@@ -108,6 +108,7 @@ class Settings(BaseConfiguration):
     ask_missing: bool = False
     rest_base_url: str | None = None
     query_requests_per_second: float = 100
+    sent_messages: bool = False
     rate_limit_store: str = "memory"
     batch_size: int = MAX_BATCH_SIZE
     max_in_flight: int = 64
@@ -221,6 +222,7 @@ class SettingArguments(TypedDict, total=False):
     ask_missing: bool
     rest_base_url: str
     query_requests_per_second: float
+    sent_messages: bool
     rate_limit_store: str
     batch_size: int
     max_in_flight: int

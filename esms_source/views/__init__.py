@@ -15,7 +15,15 @@ from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRela
 from esms_source.codes import read_code_table
 from esms_source.databases import Patience, columns_of, translated
 from esms_source.sql import text_literal
-from esms_source.tables import LOADS, NAMED, REF_IDS, SMALL, TABLES, VARIANT, is_carried
+from esms_source.tables import (
+    ELSEWHERE,
+    LOADS,
+    REF_IDS,
+    SMALL,
+    TABLES,
+    VARIANT,
+    is_carried,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +42,7 @@ NAMES: Final = (
     "maturity",
     "backlog",
     "run_history",
+    "reconciliation",
 )
 """All views, each after those that it stands on."""
 
@@ -150,7 +159,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
 def _lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
     with pipeline.sql_client() as client:
         return not all(_is_current(client, table) for table in SMALL) or any(
-            columns_of(client, table.name) is None for table in NAMED
+            columns_of(client, table.name) is None for table in ELSEWHERE
         )
 
 
