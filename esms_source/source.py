@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -55,7 +55,10 @@ def _extracting(load_id: str) -> Iterator[None]:
     dlt gathers 5 000 rows whatever they take, and a page is bounded by its bytes.
     """
     mask_load(load_id)
-    dlt.config[WRITE_AT_ONCE] = 1
+    # Where no provider takes it, as in the demo, dlt goes on as it does.
+    with suppress(StopIteration):
+        if dlt.config.get(WRITE_AT_ONCE) is None:
+            dlt.config[WRITE_AT_ONCE] = 1
     needless = _JsonTravelsAsText()
     logging.getLogger("dlt").addFilter(needless)
     try:

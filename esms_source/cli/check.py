@@ -140,14 +140,19 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
         check_destination(target)
         check_grants(target)
         path = duckdb_file(target.sql_client())
-        # A file that isn't there yet is made by a run, not by looking.
-        known = _count(target) if path is None or Path(path).exists() else 0
+        known = _count(target) if _is_there(target) else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination
     said = f"{where}, dataset {dataset}: {known} RefIds in the ledger"
     if index is None:
         return "ok", said
     return "warn", f"{said}, and no index on its key; merges are faster with {index}"
+
+
+def _is_there(target: dlt.Pipeline) -> bool:
+    """Tell whether there can be a ledger: a file is made by a run, not by looking."""
+    path = duckdb_file(target.sql_client())
+    return path is None or Path(path).exists()
 
 
 def _count(target: dlt.Pipeline) -> int:
@@ -205,6 +210,8 @@ def _check_missing(
 
 def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
     """Return how many RefIds are missing, and for how many their time has come."""
+    if not _is_there(target):
+        return 0, 0
     with reporting_errors(), target.sql_client() as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0, 0

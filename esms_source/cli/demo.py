@@ -51,10 +51,10 @@ ADD_LATE_ROW: Final = """
 LATE_ROW: Final = f"SELECT state FROM zalo.ref_ids WHERE ref_id = '{LATE_REF_ID}'"
 
 DELIVERY: Final = """
-    SELECT oa_id, sum(sent) AS messages, sum(delivered) AS delivered,
+    SELECT oa_id, oa_name, sum(sent) AS messages, sum(delivered) AS delivered,
         sum(failed + partial) AS failed, sum(pending) AS pending,
         sum(missing) AS missing, sum(cost) AS cost_vnd
-    FROM zalo.delivery_daily GROUP BY oa_id ORDER BY oa_id
+    FROM zalo.delivery_daily GROUP BY ALL ORDER BY oa_id
 """
 
 TOP_ERRORS: Final = """
@@ -138,7 +138,10 @@ class World:
             "api_key": "demo-key",
             "secret_key": "demo-secret",
             "base_url": base_url,
-            "repoll_after": 1.0,
+            "rest_base_url": base_url,
+            "ask_missing": True,
+            # The second run asks again for what is open, and QueryZnsStatus as well.
+            "repoll_after": 0.4,
             "ref_ids": {
                 "destination": "duckdb",
                 "credentials": str(self.warehouse),

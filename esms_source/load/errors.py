@@ -38,6 +38,7 @@ Source: PEP 249, Python's database API; Arrow's own are ValueError and TypeError
 runs out of the memory that it is given here over single values of megabytes.
 """
 
+_NO_MEMORY: Final = re.compile(r"failed to (?:pin block|allocate data) of size")
 _JOB: Final = re.compile(r"(?P<table>\w+?)\.\w+\.\w+")
 
 
@@ -69,7 +70,11 @@ def read_failure(exc: BaseException) -> Failure:
 
 def is_out_of_memory(exc: BaseException) -> bool:
     """Tell whether DuckDB ran out of the memory that it may take."""
-    return isinstance(_said(list(_all_causes(exc))), duckdb.OutOfMemoryException)
+    said = _said(list(_all_causes(exc)))
+    # A commit that ran out of it is called a transaction's error.
+    return isinstance(said, duckdb.OutOfMemoryException) or (
+        isinstance(said, duckdb.Error) and _NO_MEMORY.search(str(said)) is not None
+    )
 
 
 def _all_causes(exc: BaseException) -> Iterator[BaseException]:

@@ -136,10 +136,8 @@ class RestDesk:
         }
 
     def _oas(self, _fields: Mapping[str, Any]) -> bytes:
-        seen = sorted({oa_id for oa_id, _ in self._callbacks.asks})
-        names = {oa_id: f"OA {oa_id[-4:]}" for oa_id in seen} | dict(
-            self._behaviour.oa_names
-        )
+        names = {oa_id: f"OA {oa_id[-4:]}" for oa_id in sorted(self._callbacks.oa_ids)}
+        names |= self._behaviour.oa_names
         rows = [{"OAID": oa_id, "OAName": name} for oa_id, name in names.items()]
         return encode({"CodeResult": "100", "ZOAList": rows}).encode()
 

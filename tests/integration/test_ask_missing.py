@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import md5
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -310,5 +311,7 @@ def test_the_rate_is_its_own_and_used(
     seen = simulator.others[QUERY]
     assert (seen.requests, seen.refusals) == (300, 0)
     assert seen.most_in_one_second <= 100
+    # The median leaves out where the machine let nobody work.
     times = seen.times
-    assert 299 / (times[-1] - times[0]) > 96
+    gaps = [b - a for a, b in zip(times, times[100:], strict=False)]
+    assert 100 / median(gaps) > 96

@@ -54,6 +54,7 @@ def test_check_plan_run_plan(esms, server, warehouse, output):
         "destination": "ok  ",
         "rate limit": "ok  ",
         "API key": "ok  ",
+        "missing RefIds": "ok  ",
     }
     assert server.arrivals.requests == 1
 
