@@ -68,7 +68,7 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
     found: dict[str, Sample | None] = {"sample": None}
 
     def warehouse(settings: Settings) -> Found:
-        target = _known_target(pipeline, dataset, destination)
+        target = known_target(pipeline, dataset, destination)
         found["sample"], outcome = _check_warehouse(settings, target)
         return outcome
 
@@ -79,7 +79,7 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
         return check_api_key(settings, found["sample"])
 
     def missing(settings: Settings) -> Found:
-        known = _known_target(pipeline, dataset, destination)
+        known = known_target(pipeline, dataset, destination)
         return _check_missing(settings, known, found["sample"])
 
     try:
@@ -107,15 +107,15 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
             yield Outcome(name, status, said, int(status == "FAIL"))
 
 
-def _known_target(pipeline: str, dataset: str, destination: str) -> dlt.Pipeline | None:
-    """Open the destination; what is wrong with it is said in a line of its own."""
+def known_target(pipeline: str, dataset: str, destination: str) -> dlt.Pipeline | None:
+    """Open the destination where there is one; what is wrong is said elsewhere."""
     try:
         with reporting_errors():
             target = open_pipeline(destination, dataset, pipeline)
             check_destination(target)
+            return target if _is_there(target) else None
     except EsmsError:
         return None
-    return target
 
 
 def _check_warehouse(
@@ -210,8 +210,6 @@ def _check_missing(
 
 def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
     """Return how many RefIds are missing, and for how many their time has come."""
-    if not _is_there(target):
-        return 0, 0
     with reporting_errors(), target.sql_client() as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0, 0

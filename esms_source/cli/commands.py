@@ -215,23 +215,38 @@ def report(pipeline: str, dataset: str, destination: str, output: Path) -> None:
 
 @main.command()
 @click.argument("ref_ids", metavar="REFID...", nargs=-1, required=True)
-@click.option("--oa-id", help="The OA that sent them, if not the one of the settings.")
+@pipeline_options
+@click.option("--oa-id", help="The OA that sent them, if not the one of the ledger.")
 @AS_JSON
-def lookup(ref_ids: tuple[str, ...], oa_id: str | None, *, as_json: bool) -> None:
-    """Ask for some RefIds now and print the answer; load nothing."""
-    from esms_source.cli.lookup import look_up
+def lookup(
+    pipeline: str,
+    dataset: str,
+    destination: str,
+    ref_ids: tuple[str, ...],
+    oa_id: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask for some RefIds now and print what the answers mean; load nothing.
+
+    Their OA is that of --oa-id, else that of the ledger, else the setting oa_id.
+    """
+    from esms_source.cli.check import known_target
+    from esms_source.cli.lookup import Known, look_up, read_known
     from esms_source.config import resolve_settings
 
-    settings = resolve_settings(oa_id=oa_id)
-    if not settings.oa_id:
-        raise ConfigError("oa_id: not set", "give --oa-id or set SOURCES__ESMS__OA_ID")
+    settings = resolve_settings()
+    unique = list(dict.fromkeys(text for ref_id in ref_ids if (text := ref_id.strip())))
+    target = known_target(pipeline, dataset, destination)
+    known = Known() if target is None else read_known(target, unique)
     with stop_on_signals() as stop:
-        found = look_up(settings, settings.oa_id, ref_ids, stop)
+        found = look_up(settings, unique, known, oa_id, stop)
     if as_json:
         print_json([vars(item) for item in found])
     else:
         for item in found:
-            echo(f"{item.ref_id}  {item.state}  {item.error or ''}".rstrip())
+            of = f"OA {item.oa_id}" + (f" ({item.oa_name})" if item.oa_name else "")
+            echo(f"{item.ref_id}  {item.state}  {of}  {item.error or ''}".rstrip())
             for row in item.callbacks:
                 for name, value in row.items():
                     if value is not None:

@@ -254,6 +254,35 @@ def test_lookup_prints_and_loads_nothing(esms, simulate, output):
     assert not output.path.exists()
 
 
+def test_lookup_takes_the_oa_of_the_ledger_and_says_what_codes_mean(
+    esms, simulate, warehouse, output
+):
+    """With names where they are known; --oa-id and another RefId's default beat it."""
+    warehouse.fill(2, oas=2)
+    ids = warehouse.rows("SELECT ref_id FROM sent ORDER BY oa_id")
+    failed = {"SendSuccess": 0, "SendFailed": 1, "ErrorInfo": "-118"}
+    scripted = {ref_id: [sample_row(ref_id, **failed)] for ref_id in ids}
+    server = simulate(scripted=scripted, oa_names={"oa1": "Cửa hàng"})
+    env = {"BASE_URL": server.url, "REST_BASE_URL": server.url}
+    esms("run", **env)
+    asked = server.arrivals.asks
+    found = json.loads(esms("lookup", *ids, "--json", **env).stdout)
+    assert [(item["oa_id"], item["oa_name"]) for item in found] == [
+        ("oa0", "OA oa0"),
+        ("oa1", "Cửa hàng"),
+    ]
+    row = found[0]["callbacks"][0]
+    assert row["template_name"] == "Xác nhận đơn hàng"
+    assert "does not exist" in row["error_meaning_en"]
+    assert row["send_status_en"] != "unknown"
+    assert (server.arrivals.asks - asked).total() == 2
+    text = esms("lookup", ids[1], "--oa-id", "oa0", **env).stdout
+    assert f"{ids[1]}  final  OA oa0 (OA oa0)" in text
+    esms("lookup", "stranger", exits=2, **env)
+    assert "stranger  final" in esms("lookup", "stranger", OA_ID="oa1", **env).stdout
+    assert output.rows("SELECT count(*) FROM ref_ids") == [2]
+
+
 def test_lookup_without_an_answer_is_exit_code_1(esms, simulate):
     """A lookup that got no answer says so."""
     server = simulate(refused_oas=frozenset({"oa1"}))
