@@ -132,7 +132,13 @@ class OaRefusedError(FatalApiError):
 
 
 class OutageError(FatalApiError):
-    """Many requests in a row had no usable answer, whatever they asked for."""
+    """Many requests in a row had no usable answer, or the API wants to be left alone.
+
+    Attributes:
+        retry_after: Seconds that it asks to wait, where it does.
+    """
+
+    retry_after: float = 0.0
 
 
 E = TypeVar("E", bound=BaseException)

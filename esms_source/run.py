@@ -23,22 +23,22 @@ from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting
 from esms_source.load.loader import Loader, leaving_signals
 from esms_source.load.locks import dataset_lock, pipeline_lock
 from esms_source.load.recovery import recover
-from esms_source.load.runs import last_comparison, record_run
-from esms_source.load.sweep import sweep
+from esms_source.load.runs import last_comparison, record_run, what_waits
+from esms_source.load.sweep import prune, sweep
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
 from esms_source.redaction import first_line, masked_log
 from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
-from esms_source.source import polled_tables
+from esms_source.source import polled_tables, source_of
 from esms_source.storable import storable_text
-from esms_source.tables import POLLED, SCHEMA, stamp
+from esms_source.tables import SCHEMA
 from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import date
+    from datetime import date, datetime
 
     import dlt
     import pyarrow as pa
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from esms_source.planning.given_rows import RefIds
     from esms_source.planning.work_list import Plan
     from esms_source.polling.backoff import Backoff
-    from esms_source.rows.recorder import Polled
     from esms_source.runtime import Stop
 
 logger = logging.getLogger("esms_source")
@@ -78,12 +77,16 @@ class Report(Counts):
         loads: dlt's load packages, in order.
         compared_all: Whether the whole warehouse table was compared with the ledger,
             and all that was found was reached.
+        waiting: RefIds of the ledger that are to be asked again.
+        next_due_at: When the first of them is due; None where none is.
     """
 
     planned: int = 0
     skipped: Skipped = field(default_factory=Skipped)
     loads: tuple[str, ...] = ()
     compared_all: bool = False
+    waiting: int = 0
+    next_due_at: datetime | None = None
 
     @property
     def exit_code(self) -> int:
@@ -240,11 +243,22 @@ class _Run:
                 patience=patience,
             )
         self._progress.total, self._progress.stage = plan.total, "asking"
+        self._log_plan(plan)
         try:
             self._loads = tuple(self._load_slices(plan))
         finally:
             plan.close()
         report = self._report()
+        logger.info(
+            "asked %d RefIds: %d answered, %d missing, %d failed; %d not reached",
+            *(
+                report.asked,
+                report.answered,
+                report.missing,
+                report.failed,
+                report.left,
+            ),
+        )
         if session.stop.reason:
             session.stop.reason.report = report
             raise session.stop.reason
@@ -256,10 +270,22 @@ class _Run:
         try:
             with session.counts.timed("views"), dataset_lock(pipeline, patience):
                 refresh_views(pipeline, self._settings, patience)
+                if self._settings.keep_requests is not None:
+                    kept = timedelta(days=self._settings.keep_requests)
+                    prune(pipeline, session.clock.started_at - kept)
+                with pipeline.sql_client() as client:
+                    report.waiting, report.next_due_at = what_waits(client)
         except DestinationError as exc:
             exc.report = report
             raise
         return report
+
+    def _log_plan(self, plan: Plan) -> None:
+        where = self._pipeline.pipeline_name, self._pipeline.dataset_name
+        asking = plan.total, sum(oa.requests for oa in plan.oas)
+        logger.info("%s, %s: %d RefIds to ask in %d requests", *where, *asking)
+        for line in plan.skipped.remedies():
+            logger.info("%s", line)
 
     def _must_compare(self) -> bool:
         """Tell whether it is time to compare the whole warehouse table again."""
@@ -319,22 +345,10 @@ class _Run:
             with session.counts.timed("load"):
                 loaded = self._loader.load()
             self._progress.stage = "asking"
+            done = session.counts.asked, plan.total
+            logger.info("loaded %s: %d of %d RefIds asked", loaded, *done)
             yield from loaded
             requests = requests or _begin_next(slices, session)
-
-
-def source_of(tables: Polled) -> DltSource:
-    """Return a source of some tables, with the small ones; for parts of a load."""
-
-    def rows(load_id: str) -> Iterator[Polled]:
-        yield {
-            table.name: stamp(
-                tables.get(table.name, table.schema.empty_table()), load_id
-            )
-            for table in POLLED
-        }
-
-    return DltSource(Schema(SCHEMA), SCHEMA, [*polled_tables(rows), *small_tables()])
 
 
 def _begin_next(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
 
 from filelock import FileLock
 
@@ -51,20 +52,20 @@ class Stop:
     def __init__(self) -> None:
         self.reason: EsmsError | None = None
         self._event = threading.Event()
-        self._parts: list[Stop] = []
+        self._parts: WeakSet[Stop] = WeakSet()
 
     def __call__(self, reason: EsmsError) -> None:
         """Tell the run to stop; the first reason counts."""
         if self.reason is None:
             self.reason = reason
         self._event.set()
-        for part in self._parts:
+        for part in list(self._parts):
             part(reason)
 
     def part(self) -> Stop:
         """Return the stop of a part: it ends with the run, and may end before it."""
         part = Stop()
-        self._parts.append(part)
+        self._parts.add(part)
         if self.reason:
             part(self.reason)
         return part

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import chain, takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PAGE_GROUPS: Final = 10
 """Groups of requests that dlt gets at once: each time costs it some 20 ms a table."""
+
+logger = logging.getLogger("esms_source")
 
 NOWHERE_TO_ASK: Final = (
     "ask_missing: nothing is asked, as base_url isn't eSMS's own;"
@@ -73,7 +76,7 @@ class Session:
         self.counts = Counts()
         self.run_id = run_id
         progress = progress or Progress()
-        self.patience = Patience(self.stop, progress.wait_for)
+        self.patience = Patience(self.stop, self._wait_for)
         self._settings = settings
         self._progress = progress
         self.seen: set[tuple[str, str | None]] = set()
@@ -106,6 +109,12 @@ class Session:
         self._poller.close()
         if self._queries:
             self._queries.close()
+
+    def _wait_for(self, what: str | None) -> None:
+        """Say what the run waits for, and that it doesn't any more."""
+        if what and what != self._progress.waits_for:
+            logger.info("waiting: %s", what)
+        self._progress.wait_for(what)
 
     def begin(self, work: Iterable[pa.Table]) -> Iterator[list[Request]]:
         """Begin to ask all of some work; return what ``record`` takes."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import dlt
 import pyarrow as pa
 from dlt.common.configuration.specs import BaseConfiguration
-from dlt.extract import DltResource
+from dlt.common.schema import Schema
+from dlt.extract import DltResource, DltSource
 from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
@@ -28,7 +29,7 @@ from esms_source.redaction import mask_load
 from esms_source.rows.recorder import Polled
 from esms_source.runtime import keep_private
 from esms_source.session import Session
-from esms_source.tables import POLLED, SCHEMA, Table
+from esms_source.tables import POLLED, SCHEMA, Table, stamp
 
 if TYPE_CHECKING:
     from dlt.common.schema.typing import TDeleteInsertStrategyDict
@@ -199,3 +200,17 @@ def _table_resource(
         return polled[table.name]
 
     return rows().apply_hints(write_disposition=merging)
+
+
+def source_of(tables: Polled) -> DltSource:
+    """Return a source of some tables, with the small ones; for parts of a load."""
+
+    def rows(load_id: str) -> Iterator[Polled]:
+        yield {
+            table.name: stamp(
+                tables.get(table.name, table.schema.empty_table()), load_id
+            )
+            for table in POLLED
+        }
+
+    return DltSource(Schema(SCHEMA), SCHEMA, [*polled_tables(rows), *small_tables()])

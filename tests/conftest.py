@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from hashlib import md5
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -127,6 +128,11 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
     yield start
     for simulator in running:
         simulator.stop()
+
+
+def ref_id(number: int) -> str:
+    """Return the RefId that the warehouse has under a number."""
+    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
 
 
 class Warehouse:

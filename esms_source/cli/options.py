@@ -127,7 +127,7 @@ def choice_options(command: Callable[..., None]) -> Callable[..., None]:
         **options: Any,  # noqa: ANN401  click's
     ) -> None:
         choice = {
-            "ref_ids": ref_ids and _read_file(ref_ids),
+            "ref_ids": ref_ids and read_ref_id_file(ref_ids),
             "oa_ids": oa_ids,
             "repoll": () if repoll is None else repoll.split(","),
             "since": since,
@@ -143,7 +143,8 @@ def choice_options(command: Callable[..., None]) -> Callable[..., None]:
     return taking
 
 
-def _read_file(path: Path) -> RefIdFile:
+def read_ref_id_file(path: Path) -> RefIdFile:
+    """Return the RefIds of a file, by the column that the settings name."""
     from esms_source.config import resolve_settings  # noqa: PLC0415  as above
     from esms_source.planning.ref_id_file import RefIdFile  # noqa: PLC0415
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -34,6 +35,32 @@ def printable(text: str) -> str:
         '\\x1b[2J and \\x9b2J'
     """
     return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class _Talk:
+    """How much is said beside results.
+
+    Attributes:
+        quiet: Whether no progress is shown.
+    """
+
+    quiet = False
+
+
+def talk(*, verbose: bool, quiet: bool) -> None:
+    """Say how much is said beside results."""
+    _Talk.quiet = quiet
+    if verbose:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.getLogger("esms_source")
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+
+
+def is_quiet() -> bool:
+    """Tell whether no progress is to be shown."""
+    return _Talk.quiet
 
 
 def echo(text: object = "", *, err: bool = False) -> None:
@@ -119,5 +146,10 @@ def print_report(report: Report, *, as_json: bool) -> None:
         echo(f"{count} RefIds failed: {error}", err=True)
     for line in (*report.warnings, *report.skipped.remedies()):
         echo(line, err=True)
+    if report.next_due_at and not as_json:
+        due_at = report.next_due_at.astimezone()
+        echo(
+            f"{report.waiting} RefIds wait, the next is due at {due_at:%Y-%m-%d %H:%M}"
+        )
     if report.left:
         echo(f"{report.left} RefIds were not reached; they stay due", err=True)

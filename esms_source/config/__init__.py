@@ -45,6 +45,8 @@ REST_BASE_URL: Final = "https://rest.esms.vn"
 PLAIN: Final = (bool, int, float, str)
 PHONE_POLICIES: Final = ("plain", "hash", "drop")
 
+MOST_DAYS: Final = 36_500
+
 LEAST_MEMORY_MB: Final = 64
 MOST_MEMORY_MB: Final = 1_000_000
 _SIZE: Final = re.compile(r"(\d{1,9})\s*(?:MB)?", re.IGNORECASE | re.ASCII)
@@ -122,6 +124,7 @@ class Settings(BaseConfiguration):
     slice_ref_ids: int = 240_000
     compare_all_after: float = 72_000
     planning_memory: str = "192 MB"
+    keep_requests: float | None = None
     phone_number: str = "plain"
     phone_hash_key: TSecretStrValue | None = None
     timezone: str = "Asia/Ho_Chi_Minh"
@@ -138,6 +141,9 @@ class Settings(BaseConfiguration):
         _check_url("base_url", self.base_url)
         if self.rest_base_url is not None:
             _check_url("rest_base_url", self.rest_base_url)
+        if self.keep_requests is not None and not 0 < self.keep_requests < MOST_DAYS:
+            fact, remedy = f"{self.keep_requests} won't do", "set it to days above 0"
+            raise refuse("keep_requests", fact, remedy)
         self._check_rate_limit_store()
         self._check_phone_number()
         _ = self.planning_memory_mb  # which refuses what is no size
@@ -236,6 +242,7 @@ class SettingArguments(TypedDict, total=False):
     slice_ref_ids: int
     compare_all_after: float
     planning_memory: int | str
+    keep_requests: float
     phone_number: str
     phone_hash_key: str
     timezone: str

@@ -9,7 +9,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from esms_source.databases import columns_of
 from esms_source.load.locks import dataset_lock
-from esms_source.tables import RUNS
+from esms_source.tables import REF_IDS, RUNS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -58,6 +58,17 @@ def last_comparison(client: SqlClientBase[Any]) -> datetime | None:
     rows = client.execute_sql(f"SELECT max(started_at) FROM {name} WHERE compared_all")
     found: datetime | None = rows[0][0] if rows else None
     return found
+
+
+def what_waits(client: SqlClientBase[Any]) -> tuple[int, datetime | None]:
+    """Return how many RefIds are to be asked again, and when the first of them is."""
+    if columns_of(client, REF_IDS.name) is None:
+        return 0, None
+    name = client.make_qualified_table_name(REF_IDS.name)
+    rows = client.execute_sql(
+        f"SELECT count(*), min(next_poll_at) FROM {name} WHERE next_poll_at IS NOT NULL"
+    )
+    return (int(rows[0][0]), rows[0][1]) if rows else (0, None)
 
 
 def _columns(client: SqlJobClientBase) -> str:

@@ -1,4 +1,4 @@
-"""What loads that never completed left in the tables of requests and rejected rows."""
+"""What leaves the tables: of loads that never completed, and what is too old."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.databases import columns_of
-from esms_source.sql import text_list
-from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, SCHEMA
+from esms_source.sql import moment_literal, text_list
+from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, RUNS, SCHEMA
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import dlt
     from dlt.destinations.sql_client import SqlClientBase
 
@@ -37,6 +39,26 @@ def sweep(pipeline: dlt.Pipeline, *, locked: bool) -> None:
             return
         for table in (API_REQUESTS, REJECTED_ROWS):
             _sweep_table(client, table.name, completed, locked=locked)
+
+
+def prune(pipeline: dlt.Pipeline, before: datetime) -> None:
+    """Delete what is kept for looking back, where it is older than some moment.
+
+    Args:
+        pipeline: Where it is.
+        before: The moment, in UTC.
+    """
+    with pipeline.sql_client() as client:
+        for table, column in (
+            (API_REQUESTS, "started_at"),
+            (REJECTED_ROWS, "polled_at"),
+            (RUNS, "started_at"),
+        ):
+            if columns_of(client, table.name) is not None:
+                name = client.make_qualified_table_name(table.name)
+                client.execute_sql(
+                    f"DELETE FROM {name} WHERE {column} < {moment_literal(before)}"
+                )
 
 
 def _sweep_table(

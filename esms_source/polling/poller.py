@@ -276,10 +276,12 @@ class Poller:
         if error.retry_after > MOST_WAIT:
             back = self._clock.now() + timedelta(seconds=error.retry_after)
             text = f"the API asks for a wait of {error.retry_after:.0f} s ({error})"
-            raise OutageError(
+            outage = OutageError(
                 f"{text}; run again after {back:%Y-%m-%d %H:%M:%S} UTC",
                 http_status=error.http_status,
             )
+            outage.retry_after = error.retry_after
+            raise outage
 
     def _require_a_way(self, error: RetryableApiError) -> None:
         """End the run where requests go to the wrong place, or are kept out."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from hashlib import md5
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import pytest
 
 from esms_source import esms_source
 from esms_source.simulator.rest import QUERY
+from tests.conftest import ref_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +33,6 @@ DELIVERED = {
 OFFLINE = DELIVERED | {"SendSuccess": 0, "SendFailed": 1, "ErrorInfo": "1001"}
 ONLINE = "Not delivered: the user was not online in time"
 OPEN = DELIVERED | {"SendStatus": 2, "SendSuccess": 0, "FinalStatus": 0}
-
-
-def ref_id(number: int) -> str:
-    """Return the RefId that the warehouse has under a number."""
-    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
 
 
 @pytest.fixture

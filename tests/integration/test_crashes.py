@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from esms_source.simulator import sample_row
+from tests.conftest import ref_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,11 +44,6 @@ POINTS = (
 )
 LOSING = 8
 """Of these, the kills while asking, or once something was written."""
-
-
-def ref_id(number: int) -> str:
-    """Return the RefId that the warehouse has under a number."""
-    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
 
 
 def odd_rows(count: int) -> dict[str, list[Any]]:

@@ -13,12 +13,12 @@ import random
 import signal
 import subprocess
 import sys
-from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from esms_source.simulator import sample_row
+from tests.conftest import ref_id
 from tests.integration.test_postgres import Server
 
 if TYPE_CHECKING:
@@ -48,11 +48,6 @@ for _ in range(int(loads)):  # what is pending, then what is due
 """
 
 COMPLETED = "load_id IN (SELECT load_id FROM _dlt_loads)"
-
-
-def ref_id(number: int) -> str:
-    """Return the RefId that the warehouse has under a number."""
-    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
 
 
 def scripted(number: int) -> list[Any] | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
-from hashlib import md5
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from esms_source.simulator import sample_row
 from esms_source.simulator.rest import GET_SENT, sent_row
+from tests.conftest import ref_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 PHONE = "0909090909"
-
-
-def ref_id(number: int) -> str:
-    """Return the RefId that the warehouse has under a number."""
-    return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
 
 
 @pytest.fixture

@@ -1,0 +1,70 @@
+"""SQL on the destination, with the dataset as its search path."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlt.destinations.exceptions import (
+    DatabaseTerminalException,
+    DatabaseUndefinedRelation,
+)
+
+from esms_source.databases import Patience, columns_of, duckdb_file
+from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.load.checks import check_destination
+from esms_source.redaction import first_line
+from esms_source.sql import quote_name
+from esms_source.tables import REF_IDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import dlt
+
+
+def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
+    """Run SQL; return the columns' names and the rows of what it selects.
+
+    Raises:
+        ConfigError: The SQL is wrong.
+        DestinationError: Nothing is loaded there, or it can't be reached.
+        PipelineBusyError: Somebody else holds the file for too long.
+    """
+    check_destination(pipeline)
+    client = pipeline.sql_client()
+    path = duckdb_file(client)
+    name = client.dataset_name
+    # It would be made by looking.
+    if path is not None and not Path(path).exists():
+        raise _nothing_there(name)
+    Patience()(client.open_connection)
+    try:
+        if columns_of(client, REF_IDS.name) is None:
+            raise _nothing_there(name)
+        client.execute_sql(f"SET search_path = {quote_name(name)}")
+        with client.execute_query(sql) as cursor:
+            if not cursor.description:
+                return [], []
+            return [column[0] for column in cursor.description], cursor.fetchall()
+    except (DatabaseTerminalException, DatabaseUndefinedRelation) as exc:
+        raise ConfigError(f"the SQL is refused: {first_line(exc)}") from exc
+    finally:
+        client.close_connection()
+
+
+def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
+    """Write a table; return how many rows it has."""
+    count = 0
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(names)
+        for count, row in enumerate(rows, 1):  # noqa: B007  counted
+            writer.writerow(row)
+    return count
+
+
+def _nothing_there(dataset: str) -> DestinationError:
+    fact = f"nothing is loaded into the dataset {dataset!r}"
+    return DestinationError(fact, "name another --dataset, or run esms run")
