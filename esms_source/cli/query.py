@@ -6,15 +6,12 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlt.destinations.exceptions import (
-    DatabaseTerminalException,
-    DatabaseUndefinedRelation,
-)
+from dlt.destinations.exceptions import DatabaseException
 
 from esms_source.databases import Patience, columns_of, duckdb_file
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.load.checks import check_destination
-from esms_source.redaction import first_line
+from esms_source.load.errors import read_failure
 from esms_source.sql import quote_name
 from esms_source.tables import REF_IDS
 
@@ -48,8 +45,11 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
             if not cursor.description:
                 return [], []
             return [column[0] for column in cursor.description], cursor.fetchall()
-    except (DatabaseTerminalException, DatabaseUndefinedRelation) as exc:
-        raise ConfigError(f"the SQL is refused: {first_line(exc)}") from exc
+    except DatabaseException as exc:
+        failure = read_failure(exc)
+        if not failure.refused:
+            raise
+        raise ConfigError(f"the SQL is refused: {failure.said}") from exc
     finally:
         client.close_connection()
 

@@ -20,6 +20,7 @@ from esms_source.tables import REF_IDS, SETTLED, STATES, without_load_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     import dlt
 
@@ -76,7 +77,7 @@ def settle(
             with dataset_lock(own, patience):
                 _expire(own, pairs)
         if fresh:
-            own.extract(source_of({REF_IDS.name: _rows(fresh)}))
+            own.extract(source_of({REF_IDS.name: _rows(fresh, as_of)}))
             loader.load()
     return len(pairs) + len(fresh), named.skipped.remedies()
 
@@ -100,14 +101,16 @@ def _expire(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> None:
                 )
 
 
-def _rows(pairs: Sequence[Pair]) -> pa.Table:
-    """Return rows of the ledger for RefIds that were never asked for."""
+def _rows(pairs: Sequence[Pair], now: datetime) -> pa.Table:
+    """Return rows of the ledger for RefIds that were never asked for: 0 attempts."""
     rows = [
         {
             "oa_id": oa_id,
             "ref_id": ref_id,
             "state": "expired",
             "attempts": 0,
+            "first_polled_at": now,
+            "last_polled_at": now,
             "last_error": BY_HAND,
             "chosen": True,
         }

@@ -55,7 +55,9 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pipelines_dir=str(world.pipelines),
     )
     with Simulator(Behaviour(seed=7, rate=None)) as simulator:
-        settings = world.settings(simulator.url) | {"repoll_after": 0.0}
+        settings = world.settings(simulator.url)
+        # What stays missing is among the answers.
+        settings |= {"repoll_after": 0.0, "ask_missing": False}
         for _ in range(2):
             sync(pipeline, **settings, requests_per_second=1_000)
     return world.result
