@@ -2,7 +2,7 @@
 
 Runs of ``sync`` and of plain dlt, into DuckDB and PostgreSQL; after each kill dlt's
 folder is kept or lost, or a pipeline of another name goes on. ESMS_TEST_KILLS says how
-often each is killed.
+often each is killed: once, with ESMS_TEST_LONG=1 fifty times.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
-KILLS = int(os.environ.get("ESMS_TEST_KILLS", "3"))
+FEW, MANY = "1", "50"
+KILLS = int(
+    os.environ.get("ESMS_TEST_KILLS", MANY if os.environ.get("ESMS_TEST_LONG") else FEW)
+)
 SLICE = 400
 COUNT = max(1_600, KILLS * SLICE // 2)
 ODD = COUNT // 40
