@@ -28,7 +28,7 @@ compared AS (
         facts.oa_id,
         facts.ref_id,
         coalesce(facts.sent_at, zns.sent_at) AS sent_at,
-        coalesce(facts.phone_number, zns.phone_number) AS phone_number,
+        coalesce(CAST(facts.phone_number AS VARCHAR), zns.phone_number) AS phone_number,
         zns.campaign,
         facts.total_price,
         zns.price AS esms_price,

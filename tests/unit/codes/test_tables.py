@@ -5,7 +5,7 @@ import pytest
 
 from esms_source.codes import read_code_table, small_tables
 from esms_source.simulator.api_rows import FAILURES, SEND_STATUSES_NOT_FINAL
-from esms_source.tables import ERROR_CODES, SEND_STATUSES, SMALL, Table
+from esms_source.tables import ELSEWHERE, ERROR_CODES, SEND_STATUSES, SMALL, Table
 
 
 @pytest.mark.parametrize("table", SMALL, ids=lambda table: table.name)
@@ -48,7 +48,8 @@ def test_send_statuses_that_answers_show_are_known():
 def test_resources_are_named_like_their_tables_and_merged_by_their_key():
     """A load of the small tables doubles nothing."""
     resources = small_tables()
-    assert [resource.name for resource in resources] == [t.name for t in SMALL]
+    names = [table.name for table in (*SMALL, *ELSEWHERE)]
+    assert [resource.name for resource in resources] == names
     for resource in resources:
         assert resource.write_disposition == {
             "disposition": "merge",
