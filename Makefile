@@ -22,12 +22,12 @@ LOCKS := dev core tests airflow dagster dbt
 UPGRADE ?=
 
 WORKERS ?= 2
-# A file's tests stay together: what they share is set up once.
-PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --dist loadfile
+# Whoever has nothing left takes from the other: the last file would keep one alone.
+PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --dist worksteal
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-unit test-all test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,18 +35,21 @@ help: ## List the targets
 demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
 	@$(BIN)/esms demo
 
-test: $(VENV)/tests.stamp ## Run the tests, two at a time (COVERAGE=1 measures branches)
-	$(PYTEST)
-ifdef COVERAGE
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
-endif
+test: $(VENV)/tests.stamp ## Run the tests, two at a time, but for the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-slow: $(VENV)/tests.stamp ## Run the tests with kills, faults, real rates, PostgreSQL, Chromium
+	$(PYTEST) -m slow
 
 test-unit: $(VENV)/tests.stamp ## Run the quick tests only
 	$(PYTEST) esms_source tests/unit
 
-test-all: $(VENV)/tests.stamp ## Run the tests with hundreds of kills and each fault alone
+test-all: $(VENV)/tests.stamp ## Run all tests, with hundreds of kills and each fault alone
 	ESMS_TEST_LONG=1 $(PYTEST) -o faulthandler_timeout=3600
+
+coverage: $(VENV)/tests.stamp ## Report the branches that tests with COVERAGE=1 reached
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 # What brings much along lives in a venv of its own.
 test-airflow: ## Run the tests of the Airflow DAGs

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import md5
 from heapq import heappop, heappush
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -130,6 +131,9 @@ def simulate() -> Iterator[Callable[..., Simulator]]:
         simulator.stop()
 
 
+NUMBERS = count()
+
+
 def ref_id(number: int) -> str:
     """Return the RefId that the warehouse has under a number."""
     return md5(str(number).encode()).hexdigest() + "07"  # noqa: S324  no secret
@@ -240,7 +244,8 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def postgres(postgres_server: str, request: pytest.FixtureRequest) -> str:
     """A database of its own for each module of tests, as a URL."""
-    name = request.module.__name__.rpartition(".")[2]
+    # Two workers may take turns in a module's tests: it is set up again then.
+    name = f"{request.module.__name__.rpartition('.')[2]}_{next(NUMBERS)}"
     _in_postgres(postgres_server, f"CREATE DATABASE {name}")
     return postgres_server.replace("/postgres?", f"/{name}?")
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 60
 
 STATES = "SELECT state, count(*) FROM ref_ids GROUP BY 1"

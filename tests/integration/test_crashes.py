@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 SLICE = 400
 
 POINTS = (

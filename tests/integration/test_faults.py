@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 300
 BATCH = 20
 KINDS = sorted(set(FAULTS) - {"refuse_key"})

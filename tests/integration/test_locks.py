@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 40
 
 MANY = 20_000

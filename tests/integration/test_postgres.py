@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from esms_source.simulator import Simulator
     from tests.conftest import Output, Warehouse
 
+pytestmark = pytest.mark.slow
+
+
 NUMBERS = itertools.count()
 AS_OF = datetime(2026, 2, 1, tzinfo=timezone.utc)
 

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from esms_source.simulator import Simulator
     from tests.conftest import Output
     from tests.integration.conftest import Esms
+
+pytestmark = pytest.mark.slow
+
 
 FEW, MANY = "1", "50"
 KILLS = int(
@@ -80,7 +84,8 @@ def query(
     server = Server(url, monkeypatch)
     schema = f"zalo_{next(NUMBERS)}"
     server.execute(f"CREATE DATABASE {schema}")
-    server = Server(url.replace("/test_random_kills?", f"/{schema}?"), monkeypatch)
+    parts = urlsplit(url)
+    server = Server(urlunsplit(parts._replace(path=f"/{schema}")), monkeypatch)
     esms.set(DESTINATION__POSTGRES__CREDENTIALS=server.url)
     return lambda sql: server.rows(f"SET search_path = zalo; {sql}")
 

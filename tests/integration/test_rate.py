@@ -10,6 +10,9 @@ import requests
 from esms_source.ledger import WORK
 from esms_source.session import Session
 
+pytestmark = pytest.mark.slow
+
+
 TRIES = 3
 """A machine that is busy with other things may spoil a run, not all of them."""
 

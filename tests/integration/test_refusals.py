@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from tests.conftest import Hostile, Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 400
 FEW_LOADS = MOST_LOADS if os.environ.get("ESMS_TEST_LONG") else 8
 

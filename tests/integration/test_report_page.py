@@ -21,9 +21,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 TO_TEXT, INFO = shutil.which("pdftotext"), shutil.which("pdfinfo")
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="Chromium isn't installed: apt-get install chromium"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="Chromium isn't installed: apt-get install chromium"
+    ),
+]
 
 OPTIONS = (
     "--headless",

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.conftest import Hostile, Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 40
 
 

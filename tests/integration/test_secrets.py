@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Scripted, Warehouse
     from tests.integration.conftest import Ended, Esms
 
+pytestmark = pytest.mark.slow
+
+
 PHONE = "0909123457"
 HASH_KEY = "HASH0of0tests0G7H8I9"
 COUNT = 30

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.simulator import Simulator
 
+pytestmark = pytest.mark.slow
+
+
 ASKER = Path(__file__).with_name("asker.py")
 RATE = 20
 
@@ -42,13 +45,15 @@ def open_shared(
 ) -> Iterator[Callable[..., SharedRateLimiter]]:
     """Open limiters of one key that only the store joins; let them go afterwards."""
     limiters: list[SharedRateLimiter] = []
+    # What the test before has used up counts for a second.
+    key = f"key-{uuid4()}"
 
     def start(
         store: str, stop: Stop | None = None, **settings: object
     ) -> SharedRateLimiter:
         # In one process those of one key and one address share a window as well.
         url = f"http://127.0.0.1:9/{uuid4()}"
-        given = {"rate_limit_store": store, "base_url": url} | settings
+        given = {"rate_limit_store": store, "base_url": url, "api_key": key} | settings
         limiter = open_limiter(make_settings(**given), Stop() if stop is None else stop)
         assert isinstance(limiter, SharedRateLimiter)
         limiters.append(limiter)

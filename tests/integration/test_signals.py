@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 COUNT = 1_200
 SLICE = 400
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 ALLOWED = 12
 REQUESTS = 1_300 if os.environ.get("ESMS_TEST_LONG") else 150
 
