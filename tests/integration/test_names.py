@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def named(esms: Esms, world: Callable[..., Simulator]) -> Callable[..., Simulator]:

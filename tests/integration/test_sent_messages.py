@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
+
 NOW = datetime.now(timezone.utc).replace(microsecond=0)
 PHONE = "0909090909"
 
