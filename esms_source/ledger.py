@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
@@ -42,8 +43,25 @@ WORK: Final = pa.schema(
 OPEN: Final = ("pending", "missing")
 """States of what was answered and isn't settled."""
 
+FORGOTTEN: Final = "forgotten"
+"""What ``last_error`` says of a person's message, whose RefId is a digest now."""
+
+SEPARATOR: Final = 31
+"""Character between an OA and a RefId in what a digest is made of."""
+
 MICROSECONDS: Final = 1_000_000
 SECOND: Final = timedelta(seconds=1)
+
+
+def forgotten_key(oa_id: str, ref_id: str) -> str:
+    """Return what takes the place of a RefId that must not be known any more."""
+    text = f"{oa_id}{chr(SEPARATOR)}{ref_id}"
+    return f"{FORGOTTEN}:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def forgotten_key_sql() -> str:
+    """Return the same as DuckDB's SQL, of the columns ``oa_id`` and ``ref_id``."""
+    return f"'{FORGOTTEN}:' || sha256(oa_id || chr({SEPARATOR}) || ref_id)"
 
 
 def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:

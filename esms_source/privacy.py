@@ -12,6 +12,8 @@ import pyarrow.compute as pc
 from esms_source.storable import to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from esms_source.config import Settings
 
 QUERY_OF_URL: Final = r"(?s)[?#].*"
@@ -31,6 +33,12 @@ class Privacy:
             return phones
         hidden = [None if p is None else self._hidden(p) for p in phones.to_pylist()]
         return pa.array(hidden, phones.type)
+
+    def hashes(self, phones: Iterable[str]) -> list[str]:
+        """Return what stands for phones in their column, where they are hashed."""
+        if self._policy != "hash":
+            return []
+        return [hashed for phone in phones if (hashed := self._hidden(phone))]
 
     def cut_queries(self, urls: pa.Array) -> pa.Array:
         """Return a column of URLs as it may be loaded."""

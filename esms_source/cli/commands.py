@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from esms_source.cli.keeping import query, settle
+from esms_source.cli.keeping import forget, init, query, settle
 from esms_source.cli.memory import tune
 from esms_source.cli.options import AS_JSON, choice_options, pipeline_options
 from esms_source.cli.output import echo, print_json, print_plan, talk
@@ -54,10 +54,12 @@ def main(*, verbose: bool, quiet: bool) -> None:
 
     \b
     esms demo     see it work, no account needed
+    esms init     write the settings of a new project
     esms check    are settings, warehouse, destination and API key right?
     esms plan     what would be asked
     esms run      ask it and load it
-    esms report   look at what came
+    esms query    ask what came, in SQL
+    esms report   look at it on a page
 
     Settings come from .dlt/config.toml and .dlt/secrets.toml, or from the
     environment: SOURCES__ESMS__API_KEY, SOURCES__ESMS__REF_IDS__TABLE.
@@ -251,5 +253,5 @@ def lookup(
         sys.exit(EXIT_FAILED)
 
 
-for _command in (query, settle, simulate, demo):
+for _command in (init, query, settle, forget, simulate, demo):
     main.add_command(_command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -10,6 +11,49 @@ from esms_source.cli.options import AS_JSON, pipeline_options, read_ref_id_file
 from esms_source.cli.output import echo, print_json, print_table
 
 # Everything else is imported by the command that needs it: help answers at once.
+
+
+@click.command()
+@click.option("--warehouse", help="dlt's name of the warehouse's kind, such as duckdb.")
+@click.option("--warehouse-credentials", metavar="FILE|URL", help="Where it is.")
+@click.option("--schema", "dataset_name", help="Schema of the table of RefIds.")
+@click.option("--table", help="Table of RefIds.")
+@click.option("--ref-id-column", help="Its column of RefIds.")
+@click.option("--oa-id-column", help="Its column of OAs.")
+@click.option("--sent-at-column", help="Its column of times.")
+@click.option("--sent-at-timezone", help="Zone of times that name none.")
+@click.option("--oa-id", help="The OA of rows that name none.")
+@click.option("--destination", "result", help="dlt's name of where to load to.")
+@click.option(
+    "--destination-credentials",
+    "result_credentials",
+    metavar="FILE|URL",
+    help="Where that is.",
+)
+@click.option("--api-key", envvar="ESMS_API_KEY", help="eSMS's key.")
+@click.option("--secret-key", envvar="ESMS_SECRET_KEY", help="eSMS's secret.")
+def init(**given: str | None) -> None:
+    """Write the settings of a new project into .dlt/ of this folder.
+
+    Asks on a terminal, where no option is given, and looks into the warehouse. With
+    neither, writes a template to fill in. Changes nothing where settings are.
+
+    \b
+    esms init --warehouse-credentials crm.duckdb --table zns_messages
+    """  # noqa: D301  click reads the backspace
+    from esms_source.cli.init import Answers, ask, settings_folder, write_settings
+
+    folder = settings_folder()
+    answers = Answers(**given)
+    is_asked = not answers and sys.stdin.isatty()
+    if is_asked:
+        ask(answers)
+    write_settings(folder, answers)
+    echo(f"Wrote {folder / 'config.toml'} and secrets.toml beside it.")
+    is_complete = answers.table and answers.api_key and answers.secret_key
+    if not is_complete:
+        echo("Fill in what begins with # there.")
+    echo("Then: esms check, esms plan, esms run")
 
 
 @click.command()
@@ -78,3 +122,39 @@ def settle(pipeline: str, dataset: str, destination: str, ref_ids: Path) -> None
     echo(f"{settled} RefIds are never asked again")
     for line in notes:
         echo(line, err=True)
+
+
+@click.command()
+@pipeline_options
+@click.option("--phone", metavar="P", help="The person's, with 0 or 84 in front.")
+@click.option(
+    "--ref-ids",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The person's messages: CSV with a header, or one a line.",
+)
+def forget(
+    pipeline: str,
+    dataset: str,
+    destination: str,
+    phone: str | None,
+    ref_ids: Path | None,
+) -> None:
+    """Take a person out of every table; nobody asks for the messages again.
+
+    The ledger keeps a row for each message, with a digest in place of its RefId.
+    What other systems hold, and copies and backups of the tables, are not touched.
+    """
+    from esms_source.cli.forget import forget as take_out
+    from esms_source.config import resolve_settings
+    from esms_source.load.destination import open_pipeline
+
+    if phone is None and ref_ids is None:
+        raise click.UsageError("Give --phone or --ref-ids.")
+    counts = take_out(
+        open_pipeline(destination, dataset, pipeline),
+        resolve_settings(),
+        phone,
+        None if ref_ids is None else read_ref_id_file(ref_ids),
+    )
+    for table, rows in counts.items():
+        echo(f"{table}: {rows} rows")

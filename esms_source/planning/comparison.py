@@ -87,6 +87,7 @@ def compare(
             " SELECT oa_id, ref_id, sent_at FROM plan.main.candidates"
             " ANTI JOIN plan.main.ledger_keys USING (oa_id, ref_id)"
         )
+        ledger.drop_forgotten("unknown")
         reading.count(found, "unknown", are_asked=False)
         ((new, late),) = scratch.rows(
             "SELECT count(*) FILTER (NOT is_late), count(*) FILTER (is_late) FROM"

@@ -6,9 +6,9 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from esms_source.databases import ReadError, cause_of, explain
-from esms_source.ledger import WORK, due_condition
+from esms_source.ledger import FORGOTTEN, WORK, due_condition, forgotten_key_sql
 from esms_source.planning.database import Database
-from esms_source.sql import moment_literal, text_list
+from esms_source.sql import moment_literal, text_list, text_literal
 from esms_source.tables import LOADS, REF_IDS, SETTLED, is_carried
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ UNREADABLE: Final = (
     "check the destination and its grants",
 )
 OAS: Final = (
-    "oa_id VARCHAR, newest TIMESTAMPTZ, known BIGINT, settled BIGINT, since TIMESTAMPTZ"
+    "oa_id VARCHAR, newest TIMESTAMPTZ, known BIGINT, settled BIGINT, forgotten BIGINT,"
+    " since TIMESTAMPTZ"
 )
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -39,10 +40,11 @@ class Ledger:
     Attributes:
         is_there: Whether there is one.
         carried: Its carried columns, with their types in DuckDB.
+        has_forgotten: Whether it has keys of forgotten RefIds, in ``forgotten``.
     """
 
     def __init__(self, scratch: Scratch) -> None:
-        self.is_there = False
+        self.is_there = self.has_forgotten = False
         self.carried: dict[str, str] = {}
         self._scratch = scratch
         self._database: Database | None = None
@@ -89,10 +91,13 @@ class Ledger:
             condition = " AND ".join(repolled) or due_condition(
                 as_of, settings.repoll_max, loads
             )
-            self._copy_due(database, present, condition)
+            # Nobody asks for a digest.
+            known = f"coalesce(last_error, '') <> {text_literal(FORGOTTEN)}"
+            self._copy_due(database, present, f"({condition}) AND {known}")
             completed = f"SELECT load_id FROM {loads} WHERE status = 0"
             database.copy(completed, "completed")
             database.copy(self._oas(as_of), "oas")
+            self._copy_forgotten(database)
         except ReadError as exc:
             raise explain(exc, *UNREADABLE) from cause_of(exc)
         self._database, self.is_there = database, True
@@ -151,12 +156,31 @@ class Ledger:
         self._scratch.execute("DROP TABLE plan.main.copied")
         self.carried = {name: kind for name, kind in types.items() if is_carried(name)}
 
+    def _copy_forgotten(self, database: Database) -> None:
+        """Take over the keys of RefIds that must not be asked, where there are any."""
+        ((count,),) = self._scratch.rows("SELECT sum(forgotten) FROM plan.main.oas")
+        if count:
+            condition = f"last_error = {text_literal(FORGOTTEN)}"
+            sql = f"SELECT ref_id FROM {self._name} WHERE {condition}"
+            database.copy(sql, "forgotten")
+            self.has_forgotten = True
+
+    def drop_forgotten(self, table: str) -> None:
+        """Delete from a table of candidates what must not be asked."""
+        if self.has_forgotten:
+            self._scratch.execute(
+                f"DELETE FROM plan.main.{table}"
+                f" WHERE {forgotten_key_sql()} IN (FROM plan.main.forgotten)"
+            )
+
     def _oas(self, as_of: datetime) -> str:
         """Return SQL on each OA: its newest RefId read in order, and counts."""
         in_order = f"chosen IS NOT TRUE AND sent_at <= {moment_literal(as_of)}"
         return (
             f"SELECT oa_id, max(CASE WHEN {in_order} THEN sent_at END) AS newest,"
             " count(*) AS known, sum(CASE WHEN state IN"
-            f" ({text_list(SETTLED)}) THEN 1 ELSE 0 END) AS settled"
+            f" ({text_list(SETTLED)}) THEN 1 ELSE 0 END) AS settled,"
+            f" sum(CASE WHEN last_error = {text_literal(FORGOTTEN)} THEN 1 ELSE 0 END)"
+            " AS forgotten"
             f" FROM {self._name} GROUP BY oa_id"
         )

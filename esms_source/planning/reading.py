@@ -168,6 +168,7 @@ class Reading:
         size = KEYS_PER_MB * scratch.memory_mb
         for first in range(0, last + 1, size):
             scratch.step("new", {"first": first, "last": first + size - 1})
+        self._ledger.drop_forgotten("candidates")
 
     def keep_one_of_each(self) -> None:
         """Keep the earliest candidate of each OA and RefId, in bounded memory."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
+from esms_source.simulator import sample_row
 from tests.conftest import ref_id
 from tests.integration.test_postgres import Server
 
@@ -99,6 +100,59 @@ def test_what_is_settled_by_hand_is_never_asked_again(
 def _states(esms: Esms, argv: list[str]) -> dict[str, int]:
     found = json.loads(esms("query", COUNT, "--json", *argv).out)
     return {row["state"]: row["messages"] for row in found}
+
+
+@pytest.mark.parametrize("policy", ["plain", "hash"])
+def test_a_person_is_taken_out_of_every_table(
+    policy: str,
+    argv: list[str],
+    esms: Esms,
+    world: Callable[..., Simulator],
+    warehouse: Warehouse,
+) -> None:
+    """In whatever form the phone stands there; nobody asks for the messages again."""
+    phone, tail = "84901234567", "901234567"
+    ending = f"{ref_id(9)}{tail}"
+    rows: dict[str, Any] = {
+        ref_id(0): [sample_row(ref_id(0), PhoneNumber=phone)],
+        ref_id(1): [sample_row(ref_id(1), PhoneNumber=f"0{tail}"), {"X": f"0{tail}"}],
+        ref_id(2): [sample_row(ref_id(2), Note=f"+84 0{tail}")],
+        ending: [sample_row(ending)],
+    }
+    simulator = world(5, scripted=rows)
+    warehouse.execute(f"INSERT INTO sent SELECT 'oa0', '{ending}', now(), 'tet'")
+    esms.set(ref_ids__carry='["campaign"]', phone_number=policy, phone_hash_key="k")
+    assert esms("run", *argv).status == 0
+    forgotten = esms("forget", "--phone", f"0{tail}", *argv)
+    assert forgotten.status == 0, forgotten.err
+    assert forgotten.out.splitlines() == [
+        "ref_ids: 3 rows",
+        "callbacks: 4 rows",
+        "rejected_rows: 1 rows",
+        "sent_messages: 0 rows",
+    ]
+    for table in ("ref_ids", "callbacks", "rejected_rows", "api_requests", "messages"):
+        for schema in ("zalo", "zalo_staging_esms"):
+            found = esms("query", f"SELECT * FROM {schema}.{table}", "--json", *argv)
+            for word in (tail, ref_id(0), ref_id(1)):
+                assert word not in found.out, (schema, table)
+    kept = "SELECT count(*) AS n FROM ref_ids WHERE last_error = 'forgotten' AND"
+    blank = esms("query", f"{kept} campaign IS NULL", "--json", *argv)
+    assert json.loads(blank.out) == [{"n": 3}]
+    asked = simulator.arrivals.asks.total()
+    assert esms("run", "--all", *argv).status == 0
+    again = esms("run", "--json", "--repoll", "expired", *argv)
+    assert (again.status, again.report["asked"]) == (0, 0)
+    assert simulator.arrivals.asks.total() == asked
+    assert "0 of them not in the ledger" in esms("check", *argv).out
+
+
+def test_forgetting_wants_to_know_whom(esms: Esms, tmp_path: Path) -> None:
+    """A piece of a phone would take out others."""
+    assert esms("forget").status == 2
+    short = esms("forget", "--phone", "0909")
+    assert short.status == 2
+    assert "fewer than 9 digits" in short.err
 
 
 def test_old_requests_go(
