@@ -25,6 +25,7 @@ from esms_source.planning.comparison import compare
 from esms_source.polling.backoff import Backoff
 from esms_source.polling.batches import SMS_TYPES
 from esms_source.polling.doors import callback_door, query_door
+from esms_source.polling.names import list_oas
 from esms_source.polling.shared_rate_limit import SharedRateLimiter, open_limiter
 from esms_source.runtime import Clock, Stop
 from esms_source.session import NOWHERE_TO_ASK
@@ -97,6 +98,7 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
         ("rate limit", _check_rate_limit),
         ("API key", api_key),
         ("missing RefIds", missing),
+        ("other endpoints", _check_names),
     )
     for name, step in steps:
         try:
@@ -206,6 +208,19 @@ def _check_missing(
     door = query_door(settings, stop, Backoff())
     status, tried = _try(door, stop, sample, QUERY)
     return status, f"{said}; QueryZnsStatus: {tried}"
+
+
+def _check_names(settings: Settings) -> Found:
+    """Spend one request on the names of the account's OAs."""
+    url = settings.rest_url
+    if url is None:
+        return "skip", "not asked, as base_url isn't eSMS's own; see rest_base_url"
+    try:
+        names = list_oas(settings, url, Stop())
+    except EsmsError as exc:
+        return "warn", f"{url} doesn't tell the OAs' names: {exc}"
+    known = ", ".join(f"{name} ({oa_id})" for oa_id, name in sorted(names.items()))
+    return "ok", f"{url} names {len(names)} OAs: {known}"
 
 
 def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:

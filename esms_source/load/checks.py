@@ -29,6 +29,7 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: With the remedy.
     """
+    # Before any client, which may need what isn't installed.
     capabilities = pipeline.destination.capabilities()
     if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
         fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
@@ -179,8 +180,9 @@ def on_postgres(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any] | None]:
     Raises:
         DestinationError: The server can't be reached; the next run loads.
     """
-    if not is_postgres(pipeline):
+    client = pipeline.sql_client()
+    if not is_postgres(client):
         yield None
         return
-    with reaching(client := pipeline.sql_client()), client:
+    with reaching(client), client:
         yield client

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 OWN_FOLDER: Final = "esms_sync"
 
+POSTGRES: Final = "postgres"
+
 TRANSACTIONS: Final = "supports_transactions"
 WHOLE_BY_TRANSACTION: Final = ("duckdb", "postgres")
 """Dialects for which dlt 1.31 leaves open whether a merge is one transaction.
@@ -152,13 +154,15 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
 
 def _set_up(own: dlt.Pipeline) -> None:
     """Let tables change wholly, workers stage apart, and no lock be waited for long."""
-    config = own.destination_client().config
+    # One client for all: dlt resolves a configuration for each.
+    client = own.destination_client()
+    config, capabilities = client.config, client.capabilities
     parameters = own.destination.config_params
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
         parameters[STAGING_LAYOUT] = f"{SHARED_STAGING}_{own.pipeline_name}"
-    if own.destination.capabilities().sqlglot_dialect in WHOLE_BY_TRANSACTION:
+    if capabilities.sqlglot_dialect in WHOLE_BY_TRANSACTION:
         own.destination.caps_params[TRANSACTIONS] = True
-    if is_postgres(own):
+    if capabilities.sqlglot_dialect == POSTGRES:
         parameters["credentials"] = config.credentials
         bound_lock_waits(config.credentials)
 
@@ -191,9 +195,9 @@ def digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
 
 
-def is_postgres(pipeline: dlt.Pipeline) -> bool:
-    """Tell whether the destination understands what only PostgreSQL does."""
-    return pipeline.destination.capabilities().sqlglot_dialect == "postgres"
+def is_postgres(client: SqlClientBase[Any]) -> bool:
+    """Tell whether a database understands what only PostgreSQL does."""
+    return client.capabilities.sqlglot_dialect == POSTGRES
 
 
 @contextmanager

@@ -79,7 +79,7 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
         DatabaseException: The file can't be opened.
     """
     client: Any = pipeline.sql_client()
-    if is_postgres(pipeline):
+    if is_postgres(client):
         opening, take = partial(_connect, client), _take_advisory_lock
     elif duckdb_file(client) is not None:
         opening, take = client.open_connection, _bound_memory

@@ -88,6 +88,15 @@ def ask_names(
     }
 
 
+def list_oas(settings: Settings, url: str, stop: Stop) -> dict[str, str]:
+    """Ask for the names of all the account's OAs.
+
+    Raises:
+        ApiError: No usable answer came.
+    """
+    return _Asking(settings, url, stop).oas()
+
+
 class _Asking:
     """Asks one request after another."""
 

@@ -153,6 +153,10 @@ FAULTS: dict[str, Fault] = {
     ),
     "unknown": _coded("a Code nobody knows", {"Code": 777, "Message": None}),
     "nocode": _coded("an answer without a code", {"error": "Invalid request"}),
+    "sample": _fixed(
+        "the documents' sample of what was sent, which is no JSON",
+        Reply(b'{"CodeResult":"100","CountTotal":1,"SentData":[{"SendStatus:5}]}'),
+    ),
     "bom": Fault("a sound answer behind a byte order mark", _bom, spoils=False),
     "huge": Fault("a sound-looking answer of 20 MiB", _huge),
     "huge_gzip": Fault("20 MiB that travel as a few KiB of gzip", _huge_gzip),

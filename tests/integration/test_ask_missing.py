@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from tests.conftest import ref_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from esms_source.simulator import Simulator
     from tests.conftest import Output, Warehouse
@@ -199,6 +201,54 @@ def test_what_has_no_usable_answer_stays_missing(
     again = hasty("run", "--json", "--repoll", "final")
     assert (again.status, again.report["answered"]) == (0, 7)
     assert output.rows("SELECT DISTINCT state FROM ref_ids") == ["final"]
+
+
+def test_a_signal_ends_the_queries_in_order(
+    esms: Esms,
+    ask: Callable[..., Simulator],
+    output: Output,
+    wait_until: Callable[[Callable[[], object]], None],
+) -> None:
+    """What GetCallback said is loaded, and what was not asked yet stays missing."""
+    simulator = ask(60, dict.fromkeys(range(50), DELIVERED), latency=0.05)
+    esms.set(max_in_flight=1)
+    running = esms.start()
+    wait_until(lambda: simulator.others[QUERY].requests >= 5)
+    running.send(signal.SIGTERM)
+    ended = running.wait()
+    assert ended.status == 1
+    assert "stopped by SIGTERM" in ended.err
+    states = dict(output.rows("SELECT state, count(*) FROM ref_ids GROUP BY 1"))
+    assert states["missing"] >= 40
+    assert states["missing"] + states["final"] == 60
+    assert esms().report["found"] == states["missing"]
+    assert output.rows("SELECT count(*), count(DISTINCT ref_id) FROM callbacks") == [
+        (60, 60)
+    ]
+
+
+@pytest.mark.parametrize("code", ["851", "854"])
+def test_nothing_under_that_id_leaves_it_missing(
+    code: str, esms: Esms, ask: Callable[..., Simulator], output: Output
+) -> None:
+    """Under either type."""
+    unknown = json.dumps({"CodeResult": code, "ErrorMessage": "?", "Data": None})
+    simulator = ask(2, {0: unknown.encode()})
+    ended = esms()
+    assert (ended.status, ended.report["warnings"]) == (0, [])
+    assert len(asked_for(simulator)) == 2
+    assert output.rows("SELECT count(*) FROM ref_ids WHERE state = 'missing'") == [1]
+
+
+def test_a_shared_budget_is_one_of_its_own(
+    esms: Esms, ask: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    """Ten queries a second beside twenty requests, by all who use the store."""
+    simulator = ask(40, dict.fromkeys(range(25), DELIVERED))
+    esms.set(rate_limit_store=f"sqlite:///{tmp_path / 'budget.sqlite'}")
+    esms.set(query_requests_per_second=10, requests_per_second=20)
+    assert esms().report["found"] == 25
+    assert simulator.others[QUERY].most_in_one_second <= 10
 
 
 def test_odd_answers_cost_themselves(

@@ -55,6 +55,7 @@ def test_check_plan_run_plan(esms, server, warehouse, output):
         "rate limit": "ok  ",
         "API key": "ok  ",
         "missing RefIds": "ok  ",
+        "other endpoints": "skip",
     }
     assert server.arrivals.requests == 1
 

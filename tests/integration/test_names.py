@@ -116,3 +116,15 @@ def test_a_kill_while_names_are_loaded_costs_nothing(
     assert esms("run", "--json", "--repoll", "final").status == 0
     assert output.rows("SELECT count(*) FROM oas") == [2]
     assert max(simulator.arrivals.asks.values()) == 2
+
+
+def test_check_tells_the_names(esms: Esms, named: Callable[..., Simulator]) -> None:
+    """One request, and a warning where none is answered."""
+    simulator = named()
+    assert esms().status == 0
+    assert "names 2 OAs: Cửa hàng A (oa0), OA oa1 (oa1)" in esms("check").out
+    assert asked(simulator) == (2, 2)
+    named(rest_faults="500=1")
+    checked = esms("check")
+    assert "doesn't tell the OAs' names: HTTP 500" in checked.out
+    assert checked.status == 0

@@ -158,7 +158,7 @@ def test_phones_are_hidden_as_everywhere(
     assert output.rows("SELECT count(phone_number) FROM sent_messages") == [0]
 
 
-@pytest.mark.parametrize("fault", ["500", "cut", "refuse_key", "429"])
+@pytest.mark.parametrize("fault", ["500", "cut", "sample", "refuse_key", "429"])
 def test_a_failure_is_a_warning(
     fault: str, esms: Esms, listed: Callable[..., Simulator], output: Output
 ) -> None:

@@ -390,6 +390,11 @@ REPLIES: dict[str, tuple[int, dict[str, str | None], bytes]] = {
     "504": (504, {"Content-Type": "text/html"}, b"<html><h1>504</h1></html>"),
     "html": (200, {"Content-Type": "text/html"}, b"<html>Maintenance</html>"),
     "empty": (200, {"Content-Length": "0"}, b""),
+    "sample": (
+        200,
+        {"Content-Type": "application/json; charset=utf-8"},
+        b'{"CodeResult":"100","CountTotal":1,"SentData":[{"SendStatus:5}]}',
+    ),
 }
 CODES = {
     "code99": {"Code": "99", "Message": "Unknown error"},
