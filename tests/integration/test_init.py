@@ -6,6 +6,7 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_terminal_is_asked_and_offered_what_is_there(
     for name in list(os.environ):
         if name.startswith("SOURCES__"):
             monkeypatch.delenv(name)
-    answers = ["", str(warehouse.path), "", "", "", "", "", "", "", "key", "secret"]
+    answers = ["", str(warehouse.path), *[""] * 7]
     parent, child = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "esms_source", "init"],
@@ -109,7 +110,13 @@ def test_a_terminal_is_asked_and_offered_what_is_there(
     )
     os.close(child)
     os.write(parent, "".join(f"{line}\n" for line in answers).encode())
-    out, err = process.communicate(timeout=60)
+    # What is typed before a secret is asked for is dropped.
+    until = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < until:
+        os.write(parent, b"key\n")
+        time.sleep(0.2)
+    process.kill()
+    out, err = process.communicate()
     os.close(parent)
     assert process.returncode == 0, err + out
     config = (project / ".dlt" / "config.toml").read_text()
@@ -123,4 +130,5 @@ def test_a_terminal_is_asked_and_offered_what_is_there(
         assert f"\n{line}" in config, config
     secrets = (project / ".dlt" / "secrets.toml").read_text()
     assert 'api_key = "key"' in secrets
+    assert 'secret_key = "key"' in secrets
     assert 'credentials = "esms.duckdb"' in secrets

@@ -10,6 +10,7 @@ from esms_source.planning.planner import Choice, make_plan
 AS_OF = datetime(2026, 3, 10, tzinfo=timezone.utc)
 LEDGER = """
 CREATE TABLE ref_ids AS SELECT 'oa' AS oa_id, 'known' AS ref_id,
+    NULL::VARCHAR AS last_error,
     NULL::TIMESTAMPTZ AS sent_at, 'final' AS state, 1::BIGINT AS attempts,
     TIMESTAMPTZ '2026-01-01 00:00:00+00' AS first_polled_at, false AS chosen,
     NULL::TIMESTAMPTZ AS next_poll_at, 'done' AS load_id, NULL::{} AS campaign
