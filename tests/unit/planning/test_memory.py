@@ -30,7 +30,8 @@ FROM sent WHERE hash(ref_id) % 10 < {}
 KNOWN = """
 CREATE TABLE ref_ids AS SELECT oa_id, ref_id, sent_at, 'final' AS state,
     1::BIGINT AS attempts, sent_at AS first_polled_at, false AS chosen,
-    NULL::TIMESTAMPTZ AS next_poll_at, NULL::VARCHAR AS last_error, 'done' AS load_id, campaign
+    NULL::TIMESTAMPTZ AS next_poll_at, NULL::VARCHAR AS last_error,
+    'done' AS load_id, campaign
 FROM w.sent WHERE hash(ref_id, 1) % 10 < {}
 """
 
