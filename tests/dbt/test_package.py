@@ -124,6 +124,11 @@ def project(
         )
 
     run()
+    with pipeline.sql_client() as client:
+        client.execute_sql(
+            "INSERT INTO sent_messages (ref_id, sms_type, sent_at, price, read_at)"
+            " SELECT 'stranger', 25, min(sent_at), 330, max(sent_at) FROM ref_ids"
+        )
     output |= {"schema": "analytics", "threads": 1}
     yield Project(tmp_path, pipeline, output, run)
     with pipeline.sql_client() as client:
