@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from esms_source.cli.editing import editing
 from esms_source.databases import Patience, columns_of
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import FORGOTTEN, forgotten_key
-from esms_source.load.checks import check_destination, check_grants
-from esms_source.load.destination import (
-    SHARED_STAGING,
-    own_pipeline,
-    reporting_errors,
-)
-from esms_source.load.locks import dataset_lock, pipeline_lock
+from esms_source.load.destination import SHARED_STAGING
+from esms_source.load.locks import dataset_lock
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.privacy import Privacy
 from esms_source.runtime import Clock
@@ -74,13 +70,7 @@ def forget(
         ConfigError: The phone is none.
     """
     patience = Patience()
-    with (
-        pipeline_lock(pipeline),
-        reporting_errors(),
-        own_pipeline(pipeline) as own,
-    ):
-        check_destination(own)
-        check_grants(own)
+    with editing(pipeline) as own:
         pairs = set() if ref_ids is None else _named(own, settings, ref_ids)
         with dataset_lock(own, patience), own.sql_client() as client:
             return _Forgetting(client, settings, phone).forget(pairs)

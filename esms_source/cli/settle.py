@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from esms_source.cli.editing import editing
 from esms_source.databases import Patience
-from esms_source.load.checks import check_destination, check_grants, check_tables
-from esms_source.load.destination import own_pipeline, reporting_errors
+from esms_source.load.checks import check_tables
 from esms_source.load.loader import Loader
-from esms_source.load.locks import dataset_lock, pipeline_lock
+from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import recover
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.runtime import Clock, Counts
@@ -50,13 +50,7 @@ def settle(
         How many were settled, and what the user has to know of the others.
     """
     patience, as_of = Patience(), Clock().started_at
-    with (
-        pipeline_lock(pipeline),
-        reporting_errors(),
-        own_pipeline(pipeline) as own,
-    ):
-        check_destination(own)
-        check_grants(own)
+    with editing(pipeline) as own:
         loader = Loader(own, patience, settings, source_of, Counts())
         recover(own, loader)
         patience(own.sync_destination)

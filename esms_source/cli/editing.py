@@ -1,0 +1,29 @@
+"""A change of what is loaded, by hand: no run is under way meanwhile."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from esms_source.load.checks import check_destination, check_grants
+from esms_source.load.destination import own_pipeline, reporting_errors
+from esms_source.load.locks import pipeline_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import dlt
+
+
+@contextmanager
+def editing(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
+    """Yield our own pipeline to the same dataset, once it may be written to.
+
+    Raises:
+        PipelineBusyError: A run is under way.
+        DestinationError: It can't be reached, or a grant is missing.
+    """
+    with pipeline_lock(pipeline), reporting_errors(), own_pipeline(pipeline) as own:
+        check_destination(own)
+        check_grants(own)
+        yield own
