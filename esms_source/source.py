@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,8 @@ from esms_source.tables import POLLED, SCHEMA, Table, stamp
 
 if TYPE_CHECKING:
     from dlt.common.schema.typing import TDeleteInsertStrategyDict
+
+    from esms_source.config import Settings
 
 
 class _JsonTravelsAsText(logging.Filter):
@@ -116,39 +119,41 @@ def esms_source(
     )
     resolved.require_credentials()
 
-    def ask(load_id: str) -> Iterator[Polled]:
-        with Session(resolved) as session:
-            started_at = session.clock.started_at
-            pipeline = dlt.current.pipeline()
-            require_own_load(load_id)
-            check_destination(pipeline)
-            keep_private(Path(pipeline.working_dir))
-            remember_destination(pipeline)
-            with dataset_lock(pipeline, session.patience) as is_locked:
-                sweep(pipeline, locked=is_locked)
-            plan = make_plan(
-                pipeline,
-                resolved,
-                choice,
-                started_at,
-                rows,
-                patience=session.patience,
-            )
-            try:
-                pages = session.ask(plan.slices(), load_id)
-                yield next(pages)
-                require_merges()
-                yield from pages
-            finally:
-                plan.close()
-            # What was answered is worth more than the error: the next run meets it.
-            if (
-                session.stop.reason
-                and not session.counts.answered + session.counts.missing
-            ):
-                raise session.stop.reason
-
+    ask = partial(_ask_all, resolved, choice, rows)
     return [*polled_tables(ask), *small_tables()]
+
+
+def _ask_all(
+    settings: Settings, choice: Choice, rows: RefIds | None, load_id: str
+) -> Iterator[Polled]:
+    """Plan, and yield all that is asked as rows by table, for one load."""
+    with Session(settings) as session:
+        started_at = session.clock.started_at
+        pipeline = dlt.current.pipeline()
+        require_own_load(load_id)
+        check_destination(pipeline)
+        keep_private(Path(pipeline.working_dir))
+        remember_destination(pipeline)
+        with dataset_lock(pipeline, session.patience) as is_locked:
+            sweep(pipeline, locked=is_locked)
+        plan = make_plan(
+            pipeline,
+            settings,
+            choice,
+            started_at,
+            rows,
+            patience=session.patience,
+        )
+        try:
+            pages = session.ask(plan.slices(), load_id)
+            yield next(pages)
+            require_merges()
+            yield from pages
+        finally:
+            plan.close()
+        # What was answered is worth more than the error: the next run meets it.
+        if session.stop.reason and not session.counts.answered + session.counts.missing:
+            raise session.stop.reason
 
 
 def polled_tables(
