@@ -206,7 +206,11 @@ def _check_missing(
         return "skip", f"{said}; not tried: there is no RefId to ask for"
     stop = Stop()
     door = query_door(settings, stop, Backoff())
-    status, tried = _try(door, stop, sample, QUERY)
+    try:
+        status, tried = _try(door, stop, sample, QUERY)
+    except EsmsError as exc:
+        # A run goes on without it.
+        status, tried = "warn", str(exc)
     return status, f"{said}; QueryZnsStatus: {tried}"
 
 

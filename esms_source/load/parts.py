@@ -15,6 +15,7 @@ from esms_source.ledger import next_poll_at
 from esms_source.tables import (
     API_REQUESTS,
     CALLBACKS,
+    QUERY,
     REF_IDS,
     REJECTED_ROWS,
     TEXT,
@@ -129,19 +130,21 @@ class Parts:
     ) -> Tables:
         """Return what is to be loaded of RefIds that are refused by themselves."""
         requests = tables[API_REQUESTS.name].to_pylist()
-        by_end = {(row["oa_id"], row["ended_at"]): row for row in requests}
         changed: dict[int, dict[str, Any]] = {}
         rejected: list[dict[str, Any]] = []
         for ledger, failure in refused:
             (known,) = ledger.to_pylist()
-            request = by_end[known["oa_id"], known["last_polled_at"]]
+            request = _request_of(known, requests)
             request["answered"] -= 1
             request["failed"] += 1
             changed[request["request_no"]] = request
             reason = f"the destination refuses it: {failure.said}"
             rows = _of(ledger, callbacks).to_pylist()
             rejected += [_rejected(row, request, reason) for row in rows]
-            self._counts.answered -= 1
+            if request["endpoint"] == QUERY:
+                self._counts.found -= 1
+            else:
+                self._counts.answered -= 1
             self._counts.failed += 1
             self._counts.rejected += len(rows)
             self._counts.problems[reason] += 1
@@ -211,6 +214,21 @@ def _halves(ledger: pa.Table) -> list[pa.Table]:
 def _of(ledger: pa.Table, callbacks: pa.Table) -> pa.Table:
     """Return the callbacks of some RefIds."""
     return callbacks.join(ledger.select(KEY), KEY, join_type="left semi")
+
+
+def _request_of(
+    ledger: dict[str, Any], requests: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the request that a row of the ledger came with.
+
+    GetCallback's ended when its RefIds were polled; queries share a row, which spans
+    the moments at which theirs were.
+    """
+    at = ledger["last_polled_at"]
+    of_oa = [row for row in requests if row["oa_id"] == ledger["oa_id"]]
+    exact = [row for row in of_oa if row["ended_at"] == at]
+    around = [row for row in of_oa if row["started_at"] <= at <= row["ended_at"]]
+    return (exact or around)[0]
 
 
 def _rejected(

@@ -102,9 +102,12 @@ class Candidates:
 
     def moment(self, name: str) -> str:
         """Return the SQL of a row's time, null where it can't be read."""
-        if self.types[name].startswith(TIMES) and not self.as_text:
-            return f"TRY_CAST({quote_name(name)} AS TIMESTAMPTZ)"
-        return text_moment(self._text(name))
+        if not self.types[name].startswith(TIMES):
+            return text_moment(self._text(name))
+        moment = f"TRY_CAST({quote_name(name)} AS TIMESTAMPTZ)"
+        # PostgreSQL writes some times as DuckDB reads none.
+        text = text_moment(quote_name(name))
+        return f"coalesce({moment}, {text})" if self.as_text else moment
 
     def _id(self, name: str) -> str:
         """Return the SQL of an id, '' where there is none or it can't be stored.

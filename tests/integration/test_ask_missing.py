@@ -251,6 +251,42 @@ def test_a_shared_budget_is_one_of_its_own(
     assert simulator.others[QUERY].most_in_one_second <= 10
 
 
+def test_a_row_that_the_destination_refuses_costs_itself(
+    esms: Esms, ask: Callable[..., Simulator], output: Output
+) -> None:
+    """As of GetCallback's: it is rejected, its RefId failed, all else is loaded."""
+    ask(20, dict.fromkeys(range(4), DELIVERED))
+    assert esms("run", "--max-ref-ids", "0").status == 0
+    columns = "partner_ids VARCHAR CHECK (partner_ids <> 'odd')"
+    output.execute("ALTER TABLE callbacks RENAME TO earlier")
+    made = output.rows("SELECT sql FROM duckdb_tables() WHERE table_name = 'earlier'")[
+        0
+    ]
+    made = made.replace("zalo.earlier", "zalo.callbacks")
+    output.execute(made.replace("partner_ids VARCHAR", columns), "DROP TABLE earlier")
+    ask(20, {0: DELIVERED | {"ZaloMsgId": "odd"}, 1: DELIVERED, 2: OPEN, 3: None})
+    ended = esms()
+    assert (ended.status, ended.report["found"]) == (1, 2), ended.err
+    assert "the destination refuses" in ended.err
+    assert output.rows("SELECT count(*) FROM callbacks") == [18]
+    failed = "SELECT ref_id FROM ref_ids WHERE state = 'failed'"
+    assert output.rows(failed) == [ref_id(0)]
+    assert output.rows(
+        "SELECT asked, answered, missing, failed FROM api_requests"
+        " WHERE endpoint = 'query'"
+    ) == [(4, 2, 1, 1)]
+
+
+def test_check_only_warns_where_it_is_refused(
+    esms: Esms, ask: Callable[..., Simulator]
+) -> None:
+    """A run goes on without it."""
+    ask(2, {0: DELIVERED}, rest_faults="refuse_key=1")
+    checked = esms("check")
+    assert checked.status == 0, checked.out
+    assert "warn  missing RefIds" in checked.out
+
+
 def test_odd_answers_cost_themselves(
     esms: Esms, ask: Callable[..., Simulator], output: Output
 ) -> None:
