@@ -55,13 +55,21 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:
-    """Write a table; return how many rows it has."""
+    """Write a table; return how many rows it has.
+
+    Raises:
+        ConfigError: The file can't be written.
+    """
     count = 0
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for count, row in enumerate(rows, 1):  # noqa: B007  counted
-            writer.writerow(row)
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(names)
+            for count, row in enumerate(rows, 1):  # noqa: B007  counted
+                writer.writerow(row)
+    except OSError as exc:
+        fact = f"{str(path)!r} can't be written ({exc.strerror})"
+        raise ConfigError(fact, "choose another --csv") from exc
     return count
 
 

@@ -304,7 +304,9 @@ class Poller:
             is_unknown = len(request.sms_types) > 1 and not request.rows
             return "split" if is_unknown else "answered"
         if isinstance(error, OaRefusedError):
-            self._refused[request.oa_id] = error
+            # QueryZnsStatus is asked for a message, not for an OA.
+            if not request.sms_types:
+                self._refused[request.oa_id] = error
             return "refused"
         if isinstance(error, CredentialsError):
             request.retry_immediately = True

@@ -159,6 +159,8 @@ class Recorder:
             counts.queries += row["attempts"]
             counts.queried += row["asked"] * bool(row["attempts"])
             counts.found += row["answered"]
+            if request.error and request.attempts:
+                counts.warn(f"QueryZnsStatus has no usable answer: {request.error}")
             counts.rejected += row["rejected"]
             return
         counts.requests += 1

@@ -240,6 +240,20 @@ def test_nothing_under_that_id_leaves_it_missing(
     assert output.rows("SELECT count(*) FROM ref_ids WHERE state = 'missing'") == [1]
 
 
+def test_a_message_whose_oa_is_refused_costs_no_other_one(
+    esms: Esms, ask: Callable[..., Simulator], output: Output
+) -> None:
+    """QueryZnsStatus is asked for a message; what it refuses is said, and stays."""
+    refusal = json.dumps({"CodeResult": "204", "ErrorMessage": "?"}).encode()
+    ask(12, {0: refusal} | dict.fromkeys(range(1, 9), DELIVERED))
+    esms.set(max_in_flight=1)
+    ended = esms()
+    assert (ended.status, ended.report["found"]) == (0, 8)
+    assert "QueryZnsStatus has no usable answer" in ended.err
+    missing = "SELECT ref_id FROM ref_ids WHERE state = 'missing'"
+    assert output.rows(missing) == [ref_id(0)]
+
+
 def test_a_shared_budget_is_one_of_its_own(
     esms: Esms, ask: Callable[..., Simulator], tmp_path: Path
 ) -> None:

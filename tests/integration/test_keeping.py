@@ -73,6 +73,17 @@ def test_a_query_that_is_wrong_is_said_in_one_line(
         assert "the SQL is refused" in wrong.err
 
 
+def test_a_file_that_cannot_be_written_is_said(
+    esms: Esms, world: Callable[..., Simulator]
+) -> None:
+    """With what to choose instead."""
+    world(1)
+    assert esms("run").status == 0
+    ended = esms("query", "SELECT 1", "--csv", "/nowhere/x.csv")
+    assert (ended.status, ended.out) == (2, "")
+    assert "choose another --csv" in ended.err
+
+
 def test_what_is_settled_by_hand_is_never_asked_again(
     argv: list[str], esms: Esms, world: Callable[..., Simulator], tmp_path: Path
 ) -> None:
