@@ -168,7 +168,7 @@ class Reading:
         size = KEYS_PER_MB * scratch.memory_mb
         for first in range(0, last + 1, size):
             scratch.step("new", {"first": first, "last": first + size - 1})
-        self._ledger.drop_forgotten("candidates")
+        self._ledger.drop_forgotten()
 
     def keep_one_of_each(self) -> None:
         """Keep the earliest candidate of each OA and RefId, in bounded memory."""
@@ -239,11 +239,6 @@ class Reading:
             in_future=at if at and at > self._as_of + CLOCKS else before.in_future,
             **{kind: getattr(before, kind) + n for kind, n in counted.items()},
         )
-
-    @staticmethod
-    def has_time(found: Candidates) -> str:
-        """Return the SQL, behind a WHERE, of rows whose time is known if any is."""
-        return " AND sent_at IS NOT NULL" if found.columns.sent_at else ""
 
     def _example(self, found: Candidates, table: str, kind: str, condition: str) -> str:
         sent_at = "CAST(sent_at AS VARCHAR)"
