@@ -12,7 +12,7 @@ from esms_source.planning.candidates import Columns
 from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.known import EPOCH, Ledger
 from esms_source.planning.skipped import Skipped, example
-from esms_source.planning.warehouse import open_client, table_candidates
+from esms_source.planning.warehouse import table_candidates
 from esms_source.sql import moment_literal, quote_name, text_literal
 from esms_source.tables import VARIANT
 
@@ -108,8 +108,7 @@ class Reading:
         whole = whole or self._requested is not None or not self._ledger.is_there
         whole = whole or settings.ref_ids.sent_at_column is None
         windows = {} if whole else self._ledger.windows()
-        client = open_client(settings)
-        found = table_candidates(settings, self._scratch, client, windows)
+        found = table_candidates(settings, self._scratch, windows)
         chosen = "true" if self._requested is None else among("requested")
         self.is_whole = whole
         if kind == "VIEW":

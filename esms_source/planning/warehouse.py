@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import dlt
 from dlt.common.configuration import resolve_configuration
@@ -34,6 +33,8 @@ from esms_source.databases import (
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.candidates import Candidates, Columns, match
 from esms_source.planning.database import Database
+from esms_source.planning.foreign_url import CREDENTIALS, DRIVERS, foreign_url
+from esms_source.planning.windows import WINDOW_SLACK, shared_windows
 from esms_source.redaction import first_line
 from esms_source.sql import moment_literal, quote_name
 
@@ -52,89 +53,186 @@ DENIED: Final = re.compile(
 )
 """How PostgreSQL says which right is missing."""
 
-CREDENTIALS: Final = "ref_ids.credentials"
-
-WINDOW_SLACK: Final = {
-    "TIMESTAMP WITH TIME ZONE": timedelta(),
-    "TIMESTAMP": timedelta(days=1),
-    "DATE": timedelta(days=1),
-}
-"""By what a window must be wider where the database compares without time zone."""
+TABLES: Final = (
+    "SELECT table_schema, table_name, column_name FROM information_schema.columns"
+    " WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"
+    " ORDER BY table_schema, table_name, ordinal_position"
+)
 
 
-MOST_WINDOWS: Final = 20
-"""Windows that a database is told of; each row is compared with all of them."""
+class Warehouse(Protocol):
+    """A database with the user's table, or query.
+
+    Attributes:
+        as_text: Whether what it reads are texts, whatever their types.
+    """
+
+    as_text: bool
+
+    def types(self) -> Mapping[str, str] | None:
+        """Return the columns with their DuckDB types, None if there is no table."""
+
+    def read(
+        self, columns: Columns, windows: Mapping[str, datetime]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return what to select columns from, and their types.
+
+        Args:
+            columns: Which ones.
+            windows: By OA, a time before which rows needn't be copied.
+        """
+
+    def grant(self, said: str) -> str | None:
+        """Return the grant that is missing, where an error says so."""
+
+    def tables(self) -> Mapping[tuple[str, str], list[str]]:
+        """Return the columns of each table and view, by schema and name."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class DltWarehouse:
+    """A warehouse that a destination of dlt reads.
+
+    Args:
+        client: dlt's client of it.
+        table: The settings: a table and its schema, or a query.
+        scratch: Where it is shown, or copied to.
+    """
+
+    def __init__(
+        self, client: SqlClientBase[Any], table: RefIdTable, scratch: Scratch
+    ) -> None:
+        self._client, self._table, self._scratch = client, table, scratch
+        self._database = database = Database(client, scratch, table.dataset_name)
+        self.as_text = database.is_postgres
+        if database.is_missing:
+            fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
+            raise RefIdTableError(fact, "correct ref_ids.credentials")
+        self._relation = database.name_of(table.table or "")
+        if table.query:
+            # A line of its own: the query may end in a comment.
+            self._relation = f"({table.query.strip().rstrip(';')}\n) AS query"
+        self._types: Mapping[str, str] = {}
+
+    def types(self) -> Mapping[str, str] | None:
+        """Return the columns with their DuckDB types, None if there is no table."""
+        types = self._database.types(self._relation)
+        self._types = types or {}
+        return types
+
+    def read(
+        self, columns: Columns, windows: Mapping[str, datetime]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return what to select columns from, and their types."""
+        condition = ""
+        if self._database.is_remote and columns.sent_at:
+            condition = self._in_windows(columns, windows)
+        relation = self._database.readable(
+            self._relation, columns.all, "raw", condition
+        )
+        types = self._types if self.as_text else self._scratch.types(relation)
+        return relation, types
+
+    def grant(self, said: str) -> str | None:
+        """Return the grant that is missing, where an error says so."""
+        denied = DENIED.match(said)
+        if not denied:
+            return None
+        kind, name = denied.groups()
+        right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
+        schema = self._table.dataset_name if name == self._table.table else None
+        parts = ".".join(quote_name(part) for part in (schema, name) if part)
+        user = getattr(self._client.credentials, "username", None) or "its user"
+        return f"GRANT {right} {parts} TO {quote_name(user)}"
+
+    def tables(self) -> Mapping[tuple[str, str], list[str]]:
+        """Return the columns of each table and view, by schema and name."""
+        tables: dict[tuple[str, str], list[str]] = {}
+        with self._client as client:
+            for schema, table, column in client.execute_sql(TABLES) or ():
+                tables.setdefault((schema, table), []).append(column)
+        return tables
+
+    def close(self) -> None:
+        """Close nothing: dlt's client opens a connection for each statement."""
+
+    def _in_windows(self, columns: Columns, windows: Mapping[str, datetime]) -> str:
+        """Return a condition that leaves out what lies certainly before its window.
+
+        What is left is compared exactly once it is copied: rows whose own column names
+        no OA are all left, and of many OAs some share the earliest of their windows.
+        """
+        quote = self._database.quote
+        if not windows or not columns.sent_at or not columns.oa_id:
+            return ""
+        slack = WINDOW_SLACK.get(self._types[columns.sent_at])
+        if slack is None:
+            return ""
+        oa_id = f"CAST({quote(columns.oa_id)} AS VARCHAR)"
+        sent_at = quote(columns.sent_at)
+        before = " OR ".join(
+            f"{oa_id} IN ({self._database.text_list(group)})"
+            f" AND {sent_at} < {moment_literal(since - slack)}"
+            for group, since in shared_windows(windows)
+        )
+        return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"
 
 
 def table_candidates(
-    settings: Settings,
-    scratch: Scratch,
-    client: SqlClientBase[Any],
-    windows: Mapping[str, datetime],
+    settings: Settings, scratch: Scratch, windows: Mapping[str, datetime]
 ) -> Candidates:
     """Return the warehouse table of the settings as candidates.
 
     Args:
         settings: Which table.
         scratch: Where it is shown, or copied to.
-        client: dlt's client of the warehouse.
         windows: By OA, a time before which rows needn't be copied.
 
     Raises:
+        ConfigError: The destination isn't known, or its settings are wrong.
         RefIdTableError: It can't be read, or a column isn't there.
     """
     table = settings.ref_ids
+    warehouse = open_warehouse(settings, scratch)
     try:
-        database = Database(client, scratch, table.dataset_name)
-        if database.is_missing:
-            fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
-            raise RefIdTableError(fact, "correct ref_ids.credentials")
-        if table.query:
-            # A line of its own: the query may end in a comment.
-            relation = f"({table.query.strip().rstrip(';')}\n) AS query"
-        else:
-            relation = database.name_of(table.table or "")
-        types = database.types(relation)
+        types = warehouse.types()
         if types is None:
             raise _not_there(table)
         columns = _find_columns(table, list(types))
-        condition = ""
-        if database.is_remote and columns.sent_at:
-            kind = types[columns.sent_at]
-            condition = _in_windows(database, columns, kind, windows)
-        relation = database.readable(relation, columns.all, "raw", condition)
-        as_text = database.is_postgres
-        if not as_text:
-            types = scratch.types(relation)
-        found = Candidates(relation, columns, types, as_text)
+        relation, types = warehouse.read(columns, windows)
+        found = Candidates(relation, columns, types, warehouse.as_text)
         found.refuse_rounded_ids(scratch)
     except ReadError as exc:
-        raise _why_not(table, exc, client) from cause_of(exc)
+        raise _why_not(table, exc, warehouse) from cause_of(exc)
+    finally:
+        warehouse.close()
     return found
 
 
-def _in_windows(
-    database: Database, columns: Columns, kind: str, windows: Mapping[str, datetime]
-) -> str:
-    """Return a condition that leaves out what lies certainly before its OA's window.
+def open_warehouse(settings: Settings, scratch: Scratch) -> Warehouse:
+    """Return the warehouse of the settings.
 
-    What is left is compared exactly once it is copied: rows whose own column names no
-    OA are all left, and of many OAs some share the earliest of their windows.
+    Raises:
+        ConfigError: The destination isn't known, or its settings are wrong.
+        RefIdTableError: There is no such DuckDB file.
     """
-    slack = WINDOW_SLACK.get(kind)
-    if slack is None or not windows or not columns.sent_at or not columns.oa_id:
-        return ""
-    oa_id = f"CAST({database.quote(columns.oa_id)} AS VARCHAR)"
-    sent_at = database.quote(columns.sent_at)
-    latest_first = sorted(windows, key=windows.__getitem__, reverse=True)
-    size = -(-len(latest_first) // MOST_WINDOWS)
-    groups = [latest_first[i : i + size] for i in range(0, len(latest_first), size)]
-    before = " OR ".join(
-        f"{oa_id} IN ({database.text_list(group)})"
-        f" AND {sent_at} < {moment_literal(windows[group[-1]] - slack)}"
-        for group in groups
-    )
-    return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"
+    table = settings.ref_ids
+    if not table.table and not table.query:
+        remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
+        raise ConfigError("no warehouse table is named", remedy)
+    url = foreign_url(table)
+    if url is None:
+        return DltWarehouse(open_client(settings), table, scratch)
+    # An extra brings SQLAlchemy along.
+    from esms_source.planning.foreign import ForeignDatabase  # noqa: PLC0415
+
+    try:
+        return ForeignDatabase(url, table, scratch)
+    except ImportError:
+        fact = f"the driver of this {url.get_backend_name()} URL is not installed"
+        raise ConfigError(fact, DRIVERS) from None
 
 
 def open_client(settings: Settings) -> SqlClientBase[Any]:
@@ -144,9 +242,6 @@ def open_client(settings: Settings) -> SqlClientBase[Any]:
         ConfigError: The destination isn't known, or its settings are wrong.
     """
     table = settings.ref_ids
-    if not table.table and not table.query:
-        remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
-        raise ConfigError("no warehouse table is named", remedy)
     open_destination = DestinationReference.from_reference
     try:
         factory: Any = open_destination(table.destination)
@@ -221,17 +316,9 @@ def _not_there(table: RefIdTable) -> RefIdTableError:
     return RefIdTableError(f"there is no table {name!r} in the warehouse", remedy)
 
 
-def _why_not(
-    table: RefIdTable, exc: Exception, client: SqlClientBase[Any]
-) -> EsmsError:
+def _why_not(table: RefIdTable, exc: Exception, warehouse: Warehouse) -> EsmsError:
     fact = first_line(exc)
-    if denied := DENIED.match(fact):
-        kind, name = denied.groups()
-        schema = table.dataset_name if name == table.table else None
-        parts = ".".join(quote_name(part) for part in (schema, name) if part)
-        right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
-        user = getattr(client.credentials, "username", None) or "its user"
-        grant = f"GRANT {right} {parts} TO {quote_name(user)}"
+    if grant := warehouse.grant(fact):
         return RefIdTableError(f"the warehouse can't be read: {fact}", grant)
     remedy = f"see ref_ids.{'query' if table.query else 'table'} and its grants"
     return explain(exc, "the warehouse can't be read", remedy, RefIdTableError)

@@ -113,7 +113,7 @@ def warehouse(url: str, settings: Callable[..., Settings], scratch: Scratch) -> 
     """Read a PostgreSQL warehouse."""
     table = {"destination": "postgres", "credentials": url, "table": "sent"}
     made = settings(ref_ids=table)
-    table_candidates(made, scratch, open_client(made), {})
+    table_candidates(made, scratch, {})
 
 
 def duckdb_warehouse(
@@ -121,7 +121,7 @@ def duckdb_warehouse(
 ) -> None:
     """Read a warehouse that is called a DuckDB."""
     made = settings(ref_ids={"credentials": url, "table": "sent"})
-    table_candidates(made, scratch, open_client(made), {})
+    table_candidates(made, scratch, {})
 
 
 def destination(name: str) -> None:
@@ -209,7 +209,7 @@ def test_a_server_that_wants_no_password_gets_none(
     assert url != postgres
     table = {"destination": "postgres", "credentials": url, "query": "SELECT 1 ref_id"}
     made = make_settings(ref_ids=table)
-    found = table_candidates(made, scratch, open_client(made), {})
+    found = table_candidates(made, scratch, {})
     assert scratch.rows(f"FROM {found.relation}")
 
 
