@@ -11,8 +11,9 @@ import pytest
 from esms_source.exceptions import EsmsError, causes
 from esms_source.load.checks import check_destination, check_grants
 from esms_source.load.destination import open_pipeline, reporting_errors
+from esms_source.planning.dlt_warehouse import open_client
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import open_client, table_candidates
+from esms_source.planning.warehouse import table_candidates
 from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.runtime import Stop
 
