@@ -129,6 +129,14 @@ class Database:
         with self._connected() as client:
             return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        if self._catalog:
+            self._use()
+            return self._scratch.rows(sql)
+        with self._connected() as client:
+            return list(client.execute_sql(sql) or ())
+
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
         if self._catalog:

@@ -51,6 +51,7 @@ DENIED: Final = re.compile(
 TABLES: Final = (
     "SELECT table_schema, table_name, column_name FROM information_schema.columns"
     " WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"
+    " AND table_catalog = current_database()"
     " ORDER BY table_schema, table_name, ordinal_position"
 )
 
@@ -113,9 +114,8 @@ class DltWarehouse:
     def tables(self) -> Mapping[tuple[str, str], list[str]]:
         """Return the columns of each table and view, by schema and name."""
         tables: dict[tuple[str, str], list[str]] = {}
-        with self._client as client:
-            for schema, table, column in client.execute_sql(TABLES) or ():
-                tables.setdefault((schema, table), []).append(column)
+        for schema, table, column in self._database.rows(TABLES):
+            tables.setdefault((schema, table), []).append(column)
         return tables
 
     def close(self) -> None:

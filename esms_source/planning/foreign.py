@@ -249,7 +249,8 @@ def reading() -> Iterator[None]:
             raise HeldError("another session holds a lock on the table") from None
         if "database is locked" in str(said):
             raise HeldError("another process holds the SQLite file") from None
-        raise DatabaseTransientException(ForeignError(said)) from None
+        failed = ForeignError(said)
+        raise DatabaseTransientException(failed) from failed
 
 
 class ForeignError(Exception):

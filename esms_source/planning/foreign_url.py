@@ -66,7 +66,10 @@ def foreign_url(table: RefIdTable) -> URL | None:
 
 def _sqlite(url: URL) -> URL:
     """Return the URL of a file that is there, counted from dlt's folder."""
-    path = Path(dlt.current.run_context().run_dir, url.database or "").resolve()
+    if url.host or url.username or not url.database:
+        fact = f"{CREDENTIALS} isn't the URL of a SQLite file"
+        raise ConfigError(fact, "write sqlite:///crm.db, or sqlite:////data/crm.db")
+    path = Path(dlt.current.run_context().run_dir, url.database).resolve()
     if not path.is_file():
         fact = f"the warehouse's SQLite file {str(path)!r} is not there"
         raise RefIdTableError(fact, f"correct {CREDENTIALS}")
