@@ -135,7 +135,7 @@ class Database:
             self._use()
             return self._scratch.rows(sql)
         with self._connected() as client:
-            return list(client.execute_sql(sql) or ())
+            return [tuple(row) for row in client.execute_sql(sql) or ()]
 
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
