@@ -74,10 +74,11 @@ docs-site: ## Build the pages as a site into site/; any warning is an error
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
 	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
 
-lint: $(VENV)/dev.stamp ## Check style, spelling and the direction of imports
+lint: $(VENV)/dev.stamp ## Check style, spelling, prose and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
+	$(BIN)/python tools/prose.py
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/dev.stamp ## Format, and fix what ruff can fix

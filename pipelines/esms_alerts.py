@@ -79,4 +79,4 @@ def wrong(alert: str) -> list[tuple[Any, ...]]:
 
     pipeline = dlt.pipeline("esms", destination=DESTINATION, dataset_name=DATASET)
     with pipeline.sql_client() as client:
-        return list(client.execute_sql(ALERTS[alert]) or ())
+        return [tuple(row) for row in client.execute_sql(ALERTS[alert]) or ()]

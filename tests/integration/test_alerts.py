@@ -72,9 +72,13 @@ def run(
 
     def run(**behaviour: object) -> None:
         warehouse.fill(10, oas=2, start=next(sent))
-        given = {"api_key": api_key, "secret_key": secret_key}
-        url = simulate(**behaviour).url
-        sync(output.pipeline(), base_url=url, requests_per_second=1_000, **given)
+        sync(
+            output.pipeline(),
+            api_key=api_key,
+            secret_key=secret_key,
+            base_url=simulate(**behaviour).url,
+            requests_per_second=1_000,
+        )
 
     return run
 
