@@ -34,6 +34,7 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = f"esms_source {version}"
 html_extra_path = ["extra"]
+html_show_copyright = False
 html_copy_source = False
 html_show_sourcelink = False
 
