@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core tests airflow dagster dbt
+LOCKS := dev core tests airflow dagster dbt docs
 UPGRADE ?=
 
 WORKERS ?= 2
@@ -27,7 +27,7 @@ PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-pipeline docs lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,16 +62,23 @@ test-dbt: ## Run the tests of the dbt package
 	@$(MAKE) --no-print-directory VENV=.venv-dbt .venv-dbt/dbt.stamp
 	.venv-dbt/bin/python -m pytest tests/dbt
 
-docs: $(VENV)/tests.stamp ## Write docs/tables.md and the dbt models anew
+docs: $(VENV)/tests.stamp ## Write the pages and dbt models that are made of the code
 	$(BIN)/python tools/generate.py
+
+docs-site: ## Build the pages as a site into site/; any warning is an error
+	@$(MAKE) --no-print-directory VENV=.venv-docs .venv-docs/docs.stamp
+	.venv-docs/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \
+	  --conf-dir docs --doctree-dir site/.doctrees . site
+	@echo 'The site is in site/docs/index.html'
 
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
 	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
 
-lint: $(VENV)/dev.stamp ## Check style, spelling and the direction of imports
+lint: $(VENV)/dev.stamp ## Check style, spelling, prose and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
+	$(BIN)/python tools/prose.py
 	$(BIN)/lint-imports
 
 fmt: $(VENV)/dev.stamp ## Format, and fix what ruff can fix
@@ -100,7 +107,7 @@ requirements-check: $(VENV)/dev.stamp ## Tell whether requirements/*.txt fit pyp
 	  || { echo 'requirements/*.txt are stale: make requirements' >&2; exit 1; }
 
 clean: ## Remove the venvs and everything that was built
-	rm -rf $(VENV) .venv-* dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* dist site .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find esms_source tests pipelines -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV_READY):

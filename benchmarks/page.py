@@ -1,4 +1,4 @@
-"""What was measured as Markdown: in RESULTS.md, and where the README shows it."""
+"""What was measured as Markdown: tables in RESULTS.md, five lines in the README."""
 
 from __future__ import annotations
 
@@ -21,12 +21,16 @@ MARKERS = "<!-- benchmarks -->", "<!-- /benchmarks -->"
 
 
 @dataclass(frozen=True)
-class Promise:
-    """A line of what is promised: in words, measured, and to reach."""
+class Figure:
+    """One measurement of this package alone: in words, and what it came to.
+
+    Attributes:
+        in_readme: Whether the README shows it, too.
+    """
 
     what: str
     measured: str
-    to_reach: str
+    in_readme: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,10 +87,19 @@ def comparison(scores: list[Score]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def listing(promises: list[Promise]) -> list[str]:
-    """Return the table of what is promised, as Markdown."""
-    rows = [f"| {p.what} | {p.measured} | {p.to_reach} |" for p in promises]
-    return ["| what | measured | to reach |", "| --- | --: | --: |", *rows]
+def listing(figures: list[Figure]) -> list[str]:
+    """Return the table of this package alone, as Markdown."""
+    rows = [f"| {figure.what} | {figure.measured} |" for figure in figures]
+    return ["| what | measured |", "| --- | --: |", *rows]
+
+
+def shown(scores: list[Score], figures: list[Figure]) -> list[str]:
+    """Return the lines of the README, as a Markdown list."""
+    ours, *peers = scores
+    times = "; ".join(f"{s.name} {ours.speed / s.speed:.1f}" for s in peers)
+    lines = [f"{f.what}: {f.measured}" for f in figures if f.in_readme]
+    lines.append(f"RefIds/s as a multiple of others, limit lifted: {times}")
+    return [f"- {line}" for line in lines]
 
 
 NOTES = """
@@ -103,14 +116,12 @@ tenth of the RefIds; a crash costs at most one slice.
 """.strip()
 
 
-def write(tables: list[str]) -> None:
-    """Write RESULTS.md, and the tables where the README has the markers."""
-    machine, compared, promised = tables
-    RESULTS.write_text(
-        f"# Measured\n\n{machine}\n\n{compared}\n\n{NOTES}\n\n{promised}\n"
-    )
+def write(tables: list[str], lines: list[str]) -> None:
+    """Write RESULTS.md, and the lines where the README has the markers."""
+    machine, compared, alone = tables
+    RESULTS.write_text(f"# Measured\n\n{machine}\n\n{compared}\n\n{NOTES}\n\n{alone}\n")
     start, end = MARKERS
     text = README.read_text()
     before, after = text.split(start)[0], text.split(end)[1]
-    page = f"{machine}\n\n{promised}\n\n{compared}"
+    page = "\n".join(lines)
     README.write_text(f"{before}{start}\n{page}\n{end}{after}")

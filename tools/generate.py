@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Final
 
 from architecture_page import PAGE, architecture_page
+from commands_page import commands_page
 from dbt_files import dbt_files
+from settings_page import settings_page
 from tables_page import tables_page
 
 ROOT: Final = Path(__file__).parents[1]
@@ -19,6 +21,8 @@ COMMENTS: Final = {".md": "<!-- {} -->", ".sql": "-- {}", ".yml": "# {}"}
 def made_files() -> dict[Path, str]:
     """Return the text of all files that are made, by path."""
     files = {
+        "docs/commands.md": ("cli/*.py", commands_page()),
+        "docs/settings.md": ("config/*.py and tools/settings.toml", settings_page()),
         "docs/tables.md": ("tables.py and esms_source/views/*.sql", tables_page()),
         **{f"dbt/{name}": made for name, made in dbt_files().items()},
     }

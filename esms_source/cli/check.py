@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from esms_source.polling.doors import Door
 
 LARGE_LEDGER: Final = 5_000_000
-"""RefIds from which on an index helps PostgreSQL: see docs/destinations.md."""
+"""RefIds from which on an index helps PostgreSQL: see docs/postgresql.md."""
 
 Sample = tuple[str, str]
 """An OA and one of its RefIds."""

@@ -165,7 +165,7 @@ def check(pipeline: str, dataset: str, destination: str, *, as_json: bool) -> No
     """Check settings, warehouse, destination and API key: a line each.
 
     Says how many rows of the warehouse aren't in the ledger, and why. Spends at
-    most one request of the API's budget.
+    most one request on each endpoint in use.
     """
     from esms_source.cli.check import checks
 

@@ -99,7 +99,7 @@ _NUMBERS: Final[Mapping[str, tuple[_Check, str]]] = {
 class Settings(BaseConfiguration):
     """All settings of the source, as ``[sources.esms]``.
 
-    Times are in seconds. See the README for what each one does.
+    Times are in seconds. See docs/settings.md for what each one does.
     """
 
     api_key: TSecretStrValue | None = None
@@ -328,7 +328,7 @@ def _read_given(
     for name, value in given.items():
         if name not in hints:
             fact = f"{prefix}{name}: no such setting"
-            raise ConfigError(fact, "see the README for their names")
+            raise ConfigError(fact, "see docs/settings.md for their names")
         hint = extract_inner_type(hints[name])
         if hint in PLAIN and isinstance(value, PLAIN):
             given[name] = deserialize_value(prefix + name, value, hint)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "questions.md"
 README: Final = PAGE.parents[1] / "README.md"
+OTHERS: Final = ("alerts.md", "debug-a-run.md", "vi/bat-dau.md")
+"""Pages with further queries."""
+
+VARYING: Final = ("load_id", "pipeline_name")
+"""Columns whose values differ from database to database, where they come first."""
+
 SECTION: Final = re.compile(r"([^\n]+)\n\n(.*?)```sql\n([^`]+)```\n\n(.+)", re.DOTALL)
 QUESTIONS: Final = [
     match.groups()
@@ -36,6 +42,18 @@ def readme_queries() -> list[str]:
     block = re.search(r"```sql\n([^`]+)```", README.read_text("utf-8"))
     assert block
     return [text for text in block[1].split(";\n") if text.strip()]
+
+
+def other_queries() -> list[str]:
+    """Return the queries of other pages."""
+    blocks = [
+        block
+        for name in OTHERS
+        for block in re.findall(
+            r"```sql\n([^`]+)```", (PAGE.parent / name).read_text("utf-8")
+        )
+    ]
+    return [text for block in blocks for text in block.split(";\n") if text.strip()]
 
 
 @pytest.fixture(scope="module")
@@ -159,14 +177,14 @@ def test_all_published_queries_run_on_duckdb_and_postgresql(
     two_databases: dict[str, dlt.Pipeline],
 ):
     """Both give the same answer, also where a campaign has no delivered message."""
-    varying = "load_id"
-    for sql in [*(question[2] for question in QUESTIONS), *readme_queries()]:
+    asked = [question[2] for question in QUESTIONS]
+    for sql in [*asked, *readme_queries(), *other_queries()]:
         results = []
         for pipeline in two_databases.values():
             with pipeline.sql_client() as client:
                 rows = client.execute_sql(sql) or ()
             results.append(sorted([repr(tuple(map(plain, row))) for row in rows]))
-        if f"SELECT {varying}" in sql:
+        if re.search(rf"SELECT ({'|'.join(VARYING)})\b", sql):
             assert len(results[0]) == len(results[1]), sql
         else:
             assert results[0] == results[1], sql

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RUNNER = Path(__file__).with_name("dag_runner.py")
 DAG = Path(__file__).parents[2] / "pipelines" / "airflow_dag.py"
+ALERTS = ("airflow_alerts.py", "esms_alerts.py")
 DELAY = "retry_delay=timedelta(minutes=5)"
 PASSED_ON = ("SOURCES__", "DESTINATION__", "PIPELINES_DIR", "AIRFLOW_VAR_")
 
@@ -89,6 +90,10 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Airflow]:
     assert source.count(DELAY) == 1
     source = source.replace(DELAY, "retry_delay=timedelta(seconds=0)")
     (home / "dags" / DAG.name).write_text(source, "utf-8")
+    for name in ALERTS:
+        source = DAG.with_name(name).read_text("utf-8")
+        source = source.replace("retries=3, ", "")
+        (home / "dags" / name).write_text(source, "utf-8")
     environment = os.environ | {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
@@ -153,6 +158,20 @@ def test_a_second_run_asks_what_is_due(
     assert len(asked_times(simulator, 1)) == 597
     assert output.rows("SELECT count(*) FROM ref_ids") == [600]
     assert (tmp_path / "kept" / "esms" / "state.json").exists()
+
+
+def test_an_alert_that_finds_something_fails_its_task(
+    airflow: Airflow, serve: Callable[..., Simulator], output: Output
+) -> None:
+    """All is well after a run; a run that failed is told, and nothing else."""
+    serve()
+    assert airflow.run("esms") == "success", airflow.log
+    assert airflow.run("esms_alerts") == "success", airflow.log
+    output.execute("UPDATE runs SET exit_code = 1, error = 'said why'")
+    assert airflow.run("esms_alerts") == "failed"
+    tasks = "SELECT task_id FROM task_instance WHERE run_id = ? AND state = 'failed'"
+    assert airflow.rows(tasks) == [("run_failed",)]
+    assert "said why" in airflow.log
 
 
 def test_a_run_can_be_limited_and_repeated_by_params(

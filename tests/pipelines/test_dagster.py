@@ -123,6 +123,28 @@ def test_the_checks_pass_after_a_run(
     assert all(e.passed for e in evaluations)
 
 
+def test_an_alert_that_finds_something_fails_its_check(
+    serve: Callable[..., Simulator],
+    materialize: Callable[..., Any],
+    pipeline_file: Callable[[str], Path],
+    load_module: Callable[[str], ModuleType],
+    output: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """All is well after a run; a run that failed is told, and nothing else."""
+    monkeypatch.syspath_prepend(str(pipeline_file("esms_alerts.py").parent))
+    alerts = load_module("dagster_alerts.py")
+    dg.Definitions.validate_loadable(alerts.defs)
+    serve()
+    materialize()
+    assert all(check().passed for check in alerts.checks)
+    output.execute("UPDATE runs SET exit_code = 1, error = 'said why'")
+    results = {next(iter(c.check_keys)).name: c() for c in alerts.checks}
+    [failing] = [name for name, result in results.items() if not result.passed]
+    assert failing == "run_failed"
+    assert "said why" in results[failing].metadata["rows"].value
+
+
 def test_a_run_can_be_limited_and_repeated_by_config(
     serve: Callable[..., Simulator], materialize: Callable[..., Any]
 ) -> None:

@@ -1,0 +1,87 @@
+"""Read the pages as a reader does: proselint's checks, and words of our own.
+
+``python tools/prose.py`` names each place, and what to write instead: prose.toml.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import tomlkit
+from proselint.checks import __register__ as checks
+from proselint.config import DEFAULT
+from proselint.registry import CheckRegistry
+from proselint.tools import LintFile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT: Final = Path(__file__).parents[1]
+RULES: Final = tomlkit.parse(Path(__file__).with_name("prose.toml").read_text("utf-8"))
+PAGES: Final = (
+    "*.md",
+    "benchmarks/*.md",
+    "dbt/*.md",
+    "docs/**/*.md",
+    "sources/**/*.md",
+)
+NO_PROSE: Final = ("docs/vi/", "docs/commands.md", "docs/tables.md")
+"""Vietnamese, and what the program and its views say of themselves."""
+
+CODE: Final = re.compile(
+    r"^ *```.*?^ *```|`[^`\n]+`|<!--.*?-->|\]\([^)\n]*\)|<https?:[^>]*>",
+    re.DOTALL | re.MULTILINE,
+)
+KINDS: Final = (
+    ("words", r"\b(?:{})", re.IGNORECASE),
+    ("names", r"(?<![\w-])(?:{})(?![\w#-]|\.md)", 0),
+)
+"""Groups of rules: where in a text they look, and whether the case counts."""
+
+OFF: Final = ("typography", "lexical_illusions")
+"""Plain text's quotes and dashes; and figures such as 10 000, taken for words."""
+
+
+def prose_of(page: Path) -> str:
+    """Return a page's text with all code blanked out, each line where it was."""
+    return CODE.sub(_blanked, page.read_text("utf-8"))
+
+
+def _blanked(code: re.Match[str]) -> str:
+    return re.sub(r"[^\n]", "_", code[0])
+
+
+def findings(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and words of what should be written in another way."""
+    text = prose_of(page)
+    given = DEFAULT["checks"] | dict.fromkeys(OFF, False)
+    config = DEFAULT | {"checks": given}
+    for found in LintFile(str(page), text).lint(config):
+        yield found.pos[0], found.check_result.message
+    for group, whole, flags in KINDS:
+        for pattern, advice in RULES[group].items():
+            words = whole.format(pattern.replace(" ", r"\s+"))
+            for match in re.finditer(words, text, flags):
+                line = text.count("\n", 0, match.start()) + 1
+                yield line, f"{' '.join(match[0].split())!r}: {advice}"
+
+
+def main() -> int:
+    """Print all findings; return 1 where there are any."""
+    CheckRegistry().register_many(checks)
+    pages = sorted({path for pattern in PAGES for path in ROOT.glob(pattern)})
+    count = 0
+    for page in pages:
+        name = page.relative_to(ROOT).as_posix()
+        if not name.startswith(NO_PROSE):
+            for line, words in sorted(findings(page)):
+                sys.stdout.write(f"{name}:{line}: {words}\n")
+                count += 1
+    return int(count > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
