@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
@@ -21,7 +23,6 @@ from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MARK: Final = "esms-demo.txt"
 """The file by which a demo knows that a folder is a demo's."""
@@ -63,12 +64,12 @@ TOP_ERRORS: Final = """
 """
 
 QUERIES: Final = (
-    "SELECT state, count(*) FROM zalo.ref_ids GROUP BY state;",
+    "SELECT state, count(*) FROM ref_ids GROUP BY state",
     (
-        "SELECT campaign, outcome, count(*), sum(total_price) FROM zalo.messages"
-        " GROUP BY ALL ORDER BY ALL;"
+        "SELECT campaign, outcome, count(*), sum(total_price) FROM messages"
+        " GROUP BY ALL ORDER BY ALL"
     ),
-    "SELECT * FROM zalo.run_history ORDER BY ALL;",
+    "SELECT * FROM run_history ORDER BY ALL",
 )
 
 
@@ -151,6 +152,19 @@ class World:
                 "carry": ["campaign", "template"],
             },
         }
+
+    def commands(self) -> Iterator[str]:
+        """Yield commands that work as they stand, on what was loaded."""
+        program = [sys.argv[0]]
+        if Path(sys.argv[0]).name != "esms":
+            program = [sys.executable, "-m", "esms_source"]
+        place = f"DESTINATION__DUCKDB__CREDENTIALS={shlex.quote(str(self.result))}"
+        page = str(self.result.with_name("report.html"))
+        for arguments in (
+            *(["query", sql] for sql in QUERIES),
+            ["report", "--output", page],
+        ):
+            yield f"{place} {shlex.join([*program, *arguments])}"
 
     def query(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Return the column names and rows of a query on what was loaded."""

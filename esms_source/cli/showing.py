@@ -74,7 +74,6 @@ def _show(world: World) -> None:
     from esms_source.cli.demo import (
         DELIVERY,
         LATE_ROW,
-        QUERIES,
         TOP_ERRORS,
         simulated_api,
     )
@@ -112,6 +111,6 @@ def _show(world: World) -> None:
     for title, sql in (("Delivery per OA", DELIVERY), ("Top errors", TOP_ERRORS)):
         echo(f"\n{title}")
         print_table(*world.query(sql))
-    echo(f"\nTry next, on {world.result}:")
-    for query in QUERIES:
-        echo(f"  {query}")
+    echo("\nTry next:")
+    for command in world.commands():
+        echo(f"  {command}")

@@ -6,9 +6,11 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
+import dlt
 from dlt.common.configuration import configspec, resolve_configuration
 from dlt.common.configuration.exceptions import (
     ConfigFieldMissingException,
@@ -195,6 +197,11 @@ class Settings(BaseConfiguration):
         for name in ("api_key", "secret_key"):
             if not (getattr(self, name) or "").strip():
                 remedy = "put it into .dlt/secrets.toml under [sources.esms]"
+                folder = Path(dlt.current.run_context().run_dir).resolve()
+                if not (folder / ".dlt").is_dir():
+                    fact = f"not set, and there is no .dlt in the folder {folder}"
+                    remedy = f"go to the project's folder, or {remedy}"
+                    raise refuse(name, fact, remedy)
                 raise refuse(name, "not set", remedy)
         return str(self.api_key).strip(), str(self.secret_key).strip()
 

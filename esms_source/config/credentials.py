@@ -10,6 +10,7 @@ from dlt.common.configuration.exceptions import (
     FieldLookupTraces,
     InvalidNativeValue,
     LookupTraces,
+    ValueNotSecretException,
 )
 from dlt.common.configuration.specs import ConnectionStringCredentials
 from dlt.common.configuration.specs.exceptions import NativeValueError
@@ -50,6 +51,10 @@ def refuse_credentials(exc: Exception, what: str, name: str, remedy: str) -> Esm
         return ConfigError(f"{what}: {name} lacks {', '.join(missing)}", URL_FORM)
     if isinstance(exc, (InvalidNativeValue, NativeValueError)):
         return ConfigError(f"{what}: {name} isn't a connection URL", URL_FORM)
+    if isinstance(exc, ValueNotSecretException):
+        section = exc.key.rpartition(".")[0].replace(".credentials", "")
+        fact = f"{what}: the secret [{section}] stands in {exc.provider_name}"
+        return ConfigError(fact, "move it to .dlt/secrets.toml")
     return ConfigError(f"{what}: {first_line(exc)}", remedy)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Protocol
 
 from esms_source.databases import ReadError, cause_of, explain
@@ -73,7 +74,7 @@ def table_candidates(
     try:
         types = warehouse.types()
         if types is None:
-            raise _not_there(table)
+            raise _not_there(table, warehouse)
         columns = _find_columns(table, list(types))
         relation, types = warehouse.read(columns, windows)
         found = Candidates(relation, columns, types, warehouse.as_text)
@@ -129,13 +130,25 @@ def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
     )
 
 
-def _not_there(table: RefIdTable) -> RefIdTableError:
+def _not_there(table: RefIdTable, warehouse: Warehouse) -> RefIdTableError:
     if table.query:
         fact = "ref_ids.query names a table that is not there"
         return RefIdTableError(fact, "correct it")
     name = ".".join(part for part in (table.dataset_name, table.table) if part)
+    fact = f"there is no table {name!r} in the warehouse"
     remedy = "correct ref_ids.dataset_name, ref_ids.table or ref_ids.credentials"
-    return RefIdTableError(f"there is no table {name!r} in the warehouse", remedy)
+    try:
+        tables = warehouse.tables()
+    except ReadError:
+        return RefIdTableError(fact, remedy)
+    names = {name for _, name in tables}
+    for schema, found in tables:
+        if found.lower() == str(table.table).lower():
+            told = f"set ref_ids.dataset_name = {schema!r}, ref_ids.table = {found!r}"
+            return RefIdTableError(f"{fact}; there is one in schema {schema!r}", told)
+    if near := get_close_matches(str(table.table), names, 1):
+        fact += f"; there is {near[0]!r}"
+    return RefIdTableError(fact, remedy)
 
 
 def _why_not(table: RefIdTable, exc: Exception, warehouse: Warehouse) -> EsmsError:

@@ -254,6 +254,17 @@ def test_a_demo_shows_two_runs_and_takes_no_setting_of_the_project_around(
         assert words in shown
     assert (tmp_path / "demo" / "esms.duckdb").exists()
     assert not (tmp_path / "out.duckdb").exists()
+    monkeypatch.undo()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    commands = shown.partition("Try next:")[2].strip().splitlines()
+    assert len(commands) == 4
+    for command in commands:
+        ended = subprocess.run(  # noqa: S602  as it stands there
+            command, shell=True, cwd=elsewhere, capture_output=True, check=False
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout
 
 
 def test_a_report_replaces_reports_only(

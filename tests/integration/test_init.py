@@ -90,6 +90,29 @@ def test_without_options_and_terminal_there_is_a_template(project: Path) -> None
     assert "api_key: not set" in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("section", "line", "said"),
+    [
+        ("sources.esms", 'api_key = "k"', "api_key: a secret, and it stands in"),
+        ("destination.duckdb", 'credentials = "x.duckdb"', "[destination.duckdb]"),
+    ],
+)
+def test_a_secret_in_the_wrong_file_is_named(
+    project: Path, section: str, line: str, said: str
+) -> None:
+    """What belongs into secrets.toml is told so, with its section."""
+    folder = project / ".dlt"
+    folder.mkdir()
+    (folder / "config.toml").write_text(f"[{section}]\n{line}\n")
+    keys = "[sources.esms]\napi_key = 'k'\nsecret_key = 's'"
+    (folder / "secrets.toml").write_text("" if "api_key" in line else keys)
+    ended = run(project, "run")
+    assert ended.returncode == 2
+    assert said in ended.stderr
+    assert "secrets.toml" in ended.stderr
+    assert '"k"' not in ended.stderr
+
+
 def test_a_terminal_is_asked_and_offered_what_is_there(
     project: Path, warehouse: Warehouse, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,3 +258,14 @@ def test_files_that_are_not_there_are_told(files, plan, query, said):
     table = {"table": "sent"} if query is None else {}
     with pytest.raises((ConfigError, RefIdTableError), match=said):
         plan(ref_ids=FILES | {"query": query} | table)
+
+
+def test_a_table_of_another_schema_is_found(warehouse, plan):
+    """Who forgot the schema, or misspelt the table, is told what is there."""
+    warehouse.execute("CREATE SCHEMA crm", "CREATE TABLE crm.zns_log (ref_id TEXT)")
+    warehouse.use("zns_log")
+    with pytest.raises(RefIdTableError, match=r"in schema 'crm'; set ref_ids\.dataset"):
+        plan()
+    warehouse.use("zns_lag")
+    with pytest.raises(RefIdTableError, match="; there is 'zns_log'"):
+        plan()

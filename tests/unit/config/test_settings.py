@@ -183,6 +183,16 @@ def test_key_and_secret_are_required_where_the_api_is_asked(missing, value):
     assert str(caught.value).startswith(f"{missing}: not set")
 
 
+def test_a_folder_that_is_no_project_is_named(tmp_path, monkeypatch):
+    """Who stands in the wrong folder is told which one it is."""
+    monkeypatch.setenv("DLT_PROJECT_DIR", str(tmp_path))
+    with pytest.raises(ConfigError, match=rf"no \.dlt in the folder {tmp_path};"):
+        resolve_settings().require_credentials()
+    (tmp_path / ".dlt").mkdir()
+    with pytest.raises(ConfigError, match="not set; put it into"):
+        resolve_settings().require_credentials()
+
+
 def test_blanks_around_key_and_secret_are_stripped():
     """Secrets that come out of files often end in a line break."""
     settings = resolve_settings(api_key=" a\n", secret_key="b\n")
