@@ -41,8 +41,8 @@ test: $(VENV)/tests.stamp ## Run the tests, two at a time, but for the slow ones
 test-slow: $(VENV)/tests.stamp ## Run the tests with kills, faults, real rates, PostgreSQL, Chromium
 	$(PYTEST) -m slow
 
-test-unit: $(VENV)/tests.stamp ## Run the quick tests only
-	$(PYTEST) esms_source tests/unit
+test-unit: $(VENV)/tests.stamp ## Run the quick tests of single modules only
+	$(PYTEST) -m 'not slow' esms_source tests/unit
 
 test-all: $(VENV)/tests.stamp ## Run all tests, with hundreds of kills and each fault alone
 	ESMS_TEST_LONG=1 $(PYTEST) -o faulthandler_timeout=3600

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from esms_source.simulator import Simulator
     from tests.conftest import Output, Warehouse
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "alerts.md"
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from esms_source.config import Settings
 
+pytestmark = pytest.mark.slow
+
 USER, PASSWORD, HOST, DATABASE = "uzer7x", "pazz9y", "127.0.0.9", "datab4se"
 LOGIN = f"{USER}:{PASSWORD}"
 PLACE = f"{HOST}:1/{DATABASE}"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 COUNT = "SELECT state, count(*) AS messages FROM ref_ids GROUP BY state"
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
 def argv(
     request: pytest.FixtureRequest, esms: Esms, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:

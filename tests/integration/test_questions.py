@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.conftest import Warehouse
 
+pytestmark = pytest.mark.slow
+
 PAGE: Final = Path(__file__).parents[2] / "docs" / "questions.md"
 README: Final = PAGE.parents[1] / "README.md"
 OTHERS: Final = ("alerts.md", "debug-a-run.md", "vi/bat-dau.md")

@@ -34,7 +34,7 @@ PHONE = "84901234567"
 Rows = dict[Table, list[dict[str, Any]]]
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=["duckdb", pytest.param("postgres", marks=pytest.mark.slow)])
 def pipeline(request: pytest.FixtureRequest, tmp_path: Path):
     """An empty dataset on each kind of destination."""
     if request.param == "duckdb":
