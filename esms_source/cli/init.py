@@ -14,7 +14,8 @@ import dlt
 from esms_source.cli.output import echo
 from esms_source.config import resolve_settings
 from esms_source.exceptions import ConfigError, EsmsError
-from esms_source.planning.warehouse import open_client
+from esms_source.planning.planner import planning
+from esms_source.planning.warehouse import open_warehouse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,12 +28,6 @@ LIKELY: Final[Mapping[str, Sequence[str]]] = {
     "sent_at_column": ("sent_at", "sent_time", "created_at", "send_time", "created"),
 }
 """How columns are mostly called, the likeliest name first."""
-
-TABLES: Final = (
-    "SELECT table_schema, table_name, column_name FROM information_schema.columns"
-    " WHERE table_schema NOT IN ('information_schema', 'pg_catalog')"
-    " ORDER BY table_schema, table_name, ordinal_position"
-)
 
 
 @dataclass
@@ -161,9 +156,11 @@ def _tables(answers: Answers) -> dict[tuple[str, str], list[str]]:
         echo(f"There is no file {str(path)!r} yet.", err=True)
         return {}
     try:
-        with open_client(resolve_settings(ref_ids=place)) as client:
-            for schema, table, column in client.execute_sql(TABLES) or ():
-                tables.setdefault((schema, table), []).append(column)
+        settings = resolve_settings(ref_ids=place)
+        with planning(settings) as scratch:
+            warehouse = open_warehouse(settings, scratch)
+            tables.update(warehouse.tables())
+            warehouse.close()
     except EsmsError as exc:
         echo(f"{exc}", err=True)
     except Exception as exc:  # noqa: BLE001  a driver's: the user types the names

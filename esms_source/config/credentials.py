@@ -83,7 +83,18 @@ def check_credentials(credentials: object, name: str) -> None:
         if credentials.drivername not in POSTGRES_SCHEMES:
             fact = f"{name}: a URL with a scheme that PostgreSQL doesn't know"
             raise ConfigError(fact, "write postgresql://")
-        texts = (credentials.username or "", database, host)
-        odd = any("@" in text or not text.isprintable() for text in texts)
-        if odd or not _HOST.fullmatch(host):
-            raise ConfigError(f"{name}: not a URL of PostgreSQL", URL_FORM)
+        check_parts(host, credentials.username, database, name, URL_FORM)
+
+
+def check_parts(
+    host: str | None, user: str | None, database: str | None, name: str, remedy: str
+) -> None:
+    """Refuse a URL in which a password was cut into other parts.
+
+    Raises:
+        ConfigError: It names no part of them.
+    """
+    texts = (host or "", user or "", database or "")
+    odd = any("@" in text or not text.isprintable() for text in texts)
+    if odd or not _HOST.fullmatch(host or ""):
+        raise ConfigError(f"{name}: not the URL of a database server", remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from esms_source.planning.known import EPOCH, Ledger
 from esms_source.planning.planner import planning
-from esms_source.planning.reading import CLOCKS, Reading
+from esms_source.planning.reading import CLOCKS, Reading, kinds_of_skipped
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,22 +79,22 @@ def compare(
         reading = Reading(scratch, settings, ledger, as_of)
         found = reading.read_table(whole=True, kind="VIEW")
         reading.read_keys()
+        kinds = kinds_of_skipped(timed=found.columns.sent_at is not None)
+        odd = f"({' OR '.join(kinds.values())})"
+        values = {"odd": odd, "forgotten": ledger.forgotten}
+        for step in ("compared", "shared", "unknown"):
+            scratch.step(step, values)
         ((rows, newest),) = scratch.rows(
-            "SELECT count(*), epoch_us(max(sent_at)) FROM plan.main.candidates"
+            "SELECT count(*), epoch_us(max(sent_at)) FROM plan.main.compared"
         )
-        scratch.execute(
-            "CREATE TABLE plan.main.unknown AS"
-            " SELECT oa_id, ref_id, sent_at FROM plan.main.candidates"
-            " ANTI JOIN plan.main.ledger_keys USING (oa_id, ref_id)"
+        ((new, late, odd_count),) = scratch.rows(
+            "SELECT count(*) FILTER (NOT is_odd AND NOT is_late),"
+            " count(*) FILTER (NOT is_odd AND is_late), count(*) FILTER (is_odd)"
+            " FROM plan.main.unknown"
         )
-        ledger.drop_forgotten("unknown")
-        reading.count(found, "unknown", are_asked=False)
-        ((new, late),) = scratch.rows(
-            "SELECT count(*) FILTER (NOT is_late), count(*) FILTER (is_late) FROM"
-            " (SELECT coalesce(sent_at < since, false) AS is_late"
-            " FROM plan.main.unknown LEFT JOIN plan.main.oas USING (oa_id)"
-            f" WHERE ref_id <> '' AND oa_id IS NOT NULL{reading.has_time(found)})"
-        )
+        if odd_count:
+            scratch.step("odd", values)
+            reading.count(found, "odd", are_asked=False)
         sample = scratch.rows(
             "SELECT oa_id, ref_id FROM plan.main.candidates"
             " WHERE esms_key IS NOT NULL LIMIT 1"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from esms_source.planning.scratch import Scratch
 
 COPY_ROWS: Final = 50_000
+COPY_BYTES: Final = 1024 * 1024
 
 IN_LIST: Final = 10_000
 """Texts that one SQL list may hold on any database."""
@@ -128,40 +129,58 @@ class Database:
         with self._connected() as client:
             return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
 
+    def rows(self, sql: str) -> list[tuple[Any, ...]]:
+        """Return all rows of a query."""
+        if self._catalog:
+            self._use()
+            return self._scratch.rows(sql)
+        with self._connected() as client:
+            return [tuple(row) for row in client.execute_sql(sql) or ()]
+
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
         if self._catalog:
-            self._scratch.execute(f"DROP TABLE plan.main.{name}")
-            self._scratch.execute(f"CREATE VIEW plan.main.{name} AS {sql}")
+            self._scratch.show(sql, name)
         else:
-            self.copy(sql, name)
+            self._scratch.patience(lambda: self._copy(sql, name, as_view=True))
 
-    def copy(self, sql: str, name: str, *, as_text: bool = False) -> None:
-        """Copy what a query selects into a table of the scratch database.
+    def copy(self, sql: str, name: str) -> None:
+        """Copy what a query selects into a table of the scratch database, made anew."""
+        if self._catalog:
+            self._use()
+            self._scratch.execute(f"CREATE OR REPLACE TABLE plan.main.{name} AS {sql}")
+        else:
+            self._scratch.patience(lambda: self._copy(sql, name))
+
+    def _copy(
+        self, sql: str, name: str, *, as_text: bool = False, as_view: bool = False
+    ) -> None:
+        """Copy what a query selects.
 
         Args:
             sql: The query.
-            name: The table, which is made anew.
+            name: What takes it.
             as_text: Whether values that a database gives as texts stay texts.
+            as_view: Whether the file of a database that writes one is read in place.
         """
         target = f"plan.main.{name}"
-        if self._catalog:
-            self._use()
-            self._scratch.execute(f"CREATE OR REPLACE TABLE {target} AS {sql}")
-            return
-        self._scratch.patience(lambda: self._copy(sql, target, as_text=as_text))
-
-    def _copy(self, sql: str, target: str, *, as_text: bool) -> None:
         with self._connected() as client:
             empty = f"SELECT * FROM ({sql}) AS copied LIMIT 0"
             types = {
                 column: UNKNOWN if as_text or kind == "JSON" else kind
                 for column, kind in self._types(client, empty).items()
             }
-            self._scratch.create(target, types)
             if self.is_postgres:
-                self._copy_out(client, sql, target)
+                path = self._copy_out(client, sql, name)
+                shown = name if as_view else "file"
+                self._scratch.show_csv(shown, types, path)
+                if not as_view:
+                    self._scratch.execute(
+                        f"CREATE OR REPLACE TABLE {target} AS FROM plan.main.file"
+                    )
+                    path.unlink()
                 return
+            self._scratch.create(target, types)
             with client.execute_query(sql) as cursor:
                 for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
                     self._scratch.fill(target, chunk)
@@ -181,7 +200,10 @@ class Database:
             self._use()
             return relation
         selected = ", ".join(self.quote(column) for column in columns)
-        self.copy(f"SELECT {selected} FROM {relation}{condition}", name, as_text=True)
+        sql = f"SELECT {selected} FROM {relation}{condition}"
+        self._scratch.patience(
+            lambda: self._copy(sql, name, as_text=True, as_view=True)
+        )
         return f"plan.main.{name}"
 
     def _use(self) -> None:
@@ -217,13 +239,12 @@ class Database:
             return f"DECIMAL({digits},{scale})"
         return POSTGRES_TYPES.get(column.type_code, UNKNOWN)
 
-    def _copy_out(self, client: SqlClientBase[Any], sql: str, target: str) -> None:
+    def _copy_out(self, client: SqlClientBase[Any], sql: str, name: str) -> Path:
         """Let PostgreSQL write a file: a stream, where a cursor holds all in memory."""
         client.execute_sql("SET datestyle = 'ISO'; SET timezone = 'UTC'")
         client.execute_sql("SET client_encoding = 'UTF8'; SET bytea_output = 'hex'")
-        path = self._scratch.folder / "copied.csv"
+        path = self._scratch.folder / f"{name}.csv"
         form = r"FORMAT csv, FORCE_QUOTE *, NULL '\N'"
         with path.open("wb") as file, client.native_connection.cursor() as cursor:
-            cursor.copy_expert(f"COPY ({sql}) TO STDOUT ({form})", file)
-        self._scratch.fill_from_csv(target, path)
-        path.unlink()
+            cursor.copy_expert(f"COPY ({sql}) TO STDOUT ({form})", file, COPY_BYTES)
+        return path

@@ -165,12 +165,18 @@ class Ledger:
             database.copy(sql, "forgotten")
             self.has_forgotten = True
 
-    def drop_forgotten(self, table: str) -> None:
-        """Delete from a table of candidates what must not be asked."""
+    @property
+    def forgotten(self) -> str:
+        """The SQL condition of candidates that must not be asked."""
+        if not self.has_forgotten:
+            return "false"
+        return f"coalesce({forgotten_key_sql()} IN (FROM plan.main.forgotten), false)"
+
+    def drop_forgotten(self) -> None:
+        """Delete from the candidates what must not be asked."""
         if self.has_forgotten:
             self._scratch.execute(
-                f"DELETE FROM plan.main.{table}"
-                f" WHERE {forgotten_key_sql()} IN (FROM plan.main.forgotten)"
+                f"DELETE FROM plan.main.candidates WHERE {self.forgotten}"
             )
 
     def _oas(self, as_of: datetime) -> str:

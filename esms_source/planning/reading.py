@@ -12,7 +12,7 @@ from esms_source.planning.candidates import Columns
 from esms_source.planning.given_rows import row_candidates
 from esms_source.planning.known import EPOCH, Ledger
 from esms_source.planning.skipped import Skipped, example
-from esms_source.planning.warehouse import open_client, table_candidates
+from esms_source.planning.warehouse import table_candidates
 from esms_source.sql import moment_literal, quote_name, text_literal
 from esms_source.tables import VARIANT
 
@@ -108,8 +108,7 @@ class Reading:
         whole = whole or self._requested is not None or not self._ledger.is_there
         whole = whole or settings.ref_ids.sent_at_column is None
         windows = {} if whole else self._ledger.windows()
-        client = open_client(settings)
-        found = table_candidates(settings, self._scratch, client, windows)
+        found = table_candidates(settings, self._scratch, windows)
         chosen = "true" if self._requested is None else among("requested")
         self.is_whole = whole
         if kind == "VIEW":
@@ -168,7 +167,7 @@ class Reading:
         size = KEYS_PER_MB * scratch.memory_mb
         for first in range(0, last + 1, size):
             scratch.step("new", {"first": first, "last": first + size - 1})
-        self._ledger.drop_forgotten("candidates")
+        self._ledger.drop_forgotten()
 
     def keep_one_of_each(self) -> None:
         """Keep the earliest candidate of each OA and RefId, in bounded memory."""
@@ -239,11 +238,6 @@ class Reading:
             in_future=at if at and at > self._as_of + CLOCKS else before.in_future,
             **{kind: getattr(before, kind) + n for kind, n in counted.items()},
         )
-
-    @staticmethod
-    def has_time(found: Candidates) -> str:
-        """Return the SQL, behind a WHERE, of rows whose time is known if any is."""
-        return " AND sent_at IS NOT NULL" if found.columns.sent_at else ""
 
     def _example(self, found: Candidates, table: str, kind: str, condition: str) -> str:
         sent_at = "CAST(sent_at AS VARCHAR)"

@@ -150,21 +150,33 @@ class Scratch:
         self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
         self.connection.unregister("chunk")
 
-    def fill_from_csv(self, target: str, path: Path) -> None:
-        r"""Add a CSV file without header, in which a bare \N is NULL."""
-        types = self.types(target)
+    def show_csv(self, name: str, types: Mapping[str, str], path: Path) -> None:
+        r"""Show a CSV file without header, in which a bare \N is NULL, as a view."""
         texts = ", ".join(f"{quote_name(name)}: 'VARCHAR'" for name in types)
         columns = ", ".join(
-            f"TRY_CAST({quote_name(name)} AS {kind})" for name, kind in types.items()
+            f"TRY_CAST({column} AS {kind}) AS {column}"
+            for column, kind in zip(map(quote_name, types), types.values(), strict=True)
         )
-        self.execute(
-            f"INSERT INTO {target} SELECT {columns} FROM read_csv(?,"
+        self.show(
+            f"SELECT {columns} FROM read_csv({text_literal(str(path))},"
             f" columns = {{{texts}}}, auto_detect = false, header = false,"
             " delim = ',', quote = '\"', escape = '\"', nullstr = '\\N',"
             f" allow_quoted_nulls = false, max_line_size = {LONGEST_LINE},"
             f" buffer_size = {CSV_BUFFER})",
-            [str(path)],
+            name,
         )
+
+    def show(self, sql: str, name: str) -> None:
+        """Show what a query selects as a view, in place of a table or view."""
+        kinds = self.rows(
+            "SELECT table_type FROM information_schema.tables"
+            " WHERE table_catalog = 'plan' AND table_name = ?",
+            [name],
+        )
+        for (kind,) in kinds:
+            kept = "VIEW" if kind == "VIEW" else "TABLE"
+            self.execute(f"DROP {kept} plan.main.{name}")
+        self.execute(f"CREATE VIEW plan.main.{name} AS {sql}")
 
     def _has_values(self, target: str, column: str) -> bool:
         return bool(self.rows(f"SELECT count({column}) FROM {target}")[0][0])

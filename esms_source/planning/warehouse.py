@@ -2,196 +2,113 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Protocol
 
-import dlt
-from dlt.common.configuration import resolve_configuration
-from dlt.common.configuration.exceptions import (
-    ConfigurationException,
-    InvalidNativeValue,
-)
-from dlt.common.configuration.specs import ConnectionStringCredentials
-from dlt.common.destination.exceptions import DestinationException
-from dlt.common.destination.reference import DestinationReference
-from dlt.common.schema import Schema
-from dlt.destinations.impl.duckdb.configuration import DuckDbCredentials
-from dlt.destinations.impl.postgres.configuration import PostgresCredentials
-
-from esms_source.config.credentials import check_credentials, refuse_credentials
-from esms_source.config.providers import find_fields
-from esms_source.databases import (
-    NotInstalled,
-    ReadError,
-    bound_lock_waits,
-    cause_of,
-    duckdb_file,
-    explain,
-    installing,
-)
+from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.candidates import Candidates, Columns, match
-from esms_source.planning.database import Database
+from esms_source.planning.dlt_warehouse import DltWarehouse, open_client
+from esms_source.planning.file_warehouse import IN_MEMORY, FileWarehouse
+from esms_source.planning.foreign_url import DRIVERS, foreign_url
 from esms_source.redaction import first_line
-from esms_source.sql import moment_literal, quote_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
-
-    from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.config import Settings
     from esms_source.config.ref_id_table import RefIdTable
     from esms_source.exceptions import EsmsError
     from esms_source.planning.scratch import Scratch
 
-DENIED: Final = re.compile(
-    r"permission denied for (schema|(?:foreign )?table|(?:materialized )?view) (.+)"
-)
-"""How PostgreSQL says which right is missing."""
 
-CREDENTIALS: Final = "ref_ids.credentials"
+class Warehouse(Protocol):
+    """A database with the user's table, or query.
 
-WINDOW_SLACK: Final = {
-    "TIMESTAMP WITH TIME ZONE": timedelta(),
-    "TIMESTAMP": timedelta(days=1),
-    "DATE": timedelta(days=1),
-}
-"""By what a window must be wider where the database compares without time zone."""
+    Attributes:
+        as_text: Whether what it reads are texts, whatever their types.
+    """
 
+    as_text: bool
 
-MOST_WINDOWS: Final = 20
-"""Windows that a database is told of; each row is compared with all of them."""
+    def types(self) -> Mapping[str, str] | None:
+        """Return the columns with their DuckDB types, None if there is no table."""
+
+    def read(
+        self, columns: Columns, windows: Mapping[str, datetime]
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return what to select columns from, and their types.
+
+        Args:
+            columns: Which ones.
+            windows: By OA, a time before which rows needn't be copied.
+        """
+
+    def grant(self, said: str) -> str | None:
+        """Return the grant that is missing, where an error says so."""
+
+    def tables(self) -> Mapping[tuple[str, str], list[str]]:
+        """Return the columns of each table and view, by schema and name."""
+
+    def close(self) -> None:
+        """Close what is open."""
 
 
 def table_candidates(
-    settings: Settings,
-    scratch: Scratch,
-    client: SqlClientBase[Any],
-    windows: Mapping[str, datetime],
+    settings: Settings, scratch: Scratch, windows: Mapping[str, datetime]
 ) -> Candidates:
     """Return the warehouse table of the settings as candidates.
 
     Args:
         settings: Which table.
         scratch: Where it is shown, or copied to.
-        client: dlt's client of the warehouse.
         windows: By OA, a time before which rows needn't be copied.
 
     Raises:
+        ConfigError: The destination isn't known, or its settings are wrong.
         RefIdTableError: It can't be read, or a column isn't there.
     """
     table = settings.ref_ids
+    warehouse = open_warehouse(settings, scratch)
     try:
-        database = Database(client, scratch, table.dataset_name)
-        if database.is_missing:
-            fact = f"the warehouse's DuckDB file {duckdb_file(client)!r} is not there"
-            raise RefIdTableError(fact, "correct ref_ids.credentials")
-        if table.query:
-            # A line of its own: the query may end in a comment.
-            relation = f"({table.query.strip().rstrip(';')}\n) AS query"
-        else:
-            relation = database.name_of(table.table or "")
-        types = database.types(relation)
+        types = warehouse.types()
         if types is None:
             raise _not_there(table)
         columns = _find_columns(table, list(types))
-        condition = ""
-        if database.is_remote and columns.sent_at:
-            kind = types[columns.sent_at]
-            condition = _in_windows(database, columns, kind, windows)
-        relation = database.readable(relation, columns.all, "raw", condition)
-        as_text = database.is_postgres
-        if not as_text:
-            types = scratch.types(relation)
-        found = Candidates(relation, columns, types, as_text)
+        relation, types = warehouse.read(columns, windows)
+        found = Candidates(relation, columns, types, warehouse.as_text)
         found.refuse_rounded_ids(scratch)
     except ReadError as exc:
-        raise _why_not(table, exc, client) from cause_of(exc)
+        raise _why_not(table, exc, warehouse) from cause_of(exc)
+    finally:
+        warehouse.close()
     return found
 
 
-def _in_windows(
-    database: Database, columns: Columns, kind: str, windows: Mapping[str, datetime]
-) -> str:
-    """Return a condition that leaves out what lies certainly before its OA's window.
-
-    What is left is compared exactly once it is copied: rows whose own column names no
-    OA are all left, and of many OAs some share the earliest of their windows.
-    """
-    slack = WINDOW_SLACK.get(kind)
-    if slack is None or not windows or not columns.sent_at or not columns.oa_id:
-        return ""
-    oa_id = f"CAST({database.quote(columns.oa_id)} AS VARCHAR)"
-    sent_at = database.quote(columns.sent_at)
-    latest_first = sorted(windows, key=windows.__getitem__, reverse=True)
-    size = -(-len(latest_first) // MOST_WINDOWS)
-    groups = [latest_first[i : i + size] for i in range(0, len(latest_first), size)]
-    before = " OR ".join(
-        f"{oa_id} IN ({database.text_list(group)})"
-        f" AND {sent_at} < {moment_literal(windows[group[-1]] - slack)}"
-        for group in groups
-    )
-    return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"
-
-
-def open_client(settings: Settings) -> SqlClientBase[Any]:
-    """Return dlt's SQL client of the warehouse.
+def open_warehouse(settings: Settings, scratch: Scratch) -> Warehouse:
+    """Return the warehouse of the settings.
 
     Raises:
         ConfigError: The destination isn't known, or its settings are wrong.
+        RefIdTableError: There is no such DuckDB file.
     """
     table = settings.ref_ids
     if not table.table and not table.query:
         remedy = "set ref_ids.table or ref_ids.query (SOURCES__ESMS__REF_IDS__TABLE)"
         raise ConfigError("no warehouse table is named", remedy)
-    open_destination = DestinationReference.from_reference
+    if table.destination == "duckdb" and table.credentials == IN_MEMORY:
+        return FileWarehouse(table, scratch)
+    url = foreign_url(table)
+    if url is None:
+        return DltWarehouse(open_client(settings), table, scratch)
+    # An extra brings SQLAlchemy along.
+    from esms_source.planning.foreign import ForeignDatabase  # noqa: PLC0415
+
     try:
-        factory: Any = open_destination(table.destination)
-        credentials = _credentials(factory, table.credentials)
-        if credentials is not None:
-            factory = open_destination(table.destination, credentials=credentials)
-        # With a schema of its own dlt doesn't connect to look for one.
-        dataset = dlt.dataset(factory, "warehouse", Schema("warehouse"))
-        client = dataset.sql_client
-        check_credentials(client.credentials, CREDENTIALS)
-        if client.capabilities.sqlglot_dialect == "postgres":
-            bound_lock_waits(client.credentials)
-    except NotInstalled as exc:
-        fact = f"the warehouse {table.destination!r} is not installed"
-        raise ConfigError(fact, installing(table.destination)) from exc
-    except (ConfigurationException, DestinationException, ImportError) as exc:
-        remedy = "see ref_ids.destination and ref_ids.credentials"
-        what = "the warehouse can't be opened"
-        raise refuse_credentials(exc, what, CREDENTIALS, remedy) from None
-    return client
-
-
-def _credentials(factory: Any, given: Any) -> Any:  # noqa: ANN401  as dlt takes them
-    """Return the credentials of the settings, None where they say nothing.
-
-    Each field is handed over: dlt would go on to any program's ``PASSWORD``.
-    """
-    kind = factory.spec.credentials_type(factory.spec())
-    made = kind()
-    has_url = isinstance(made, ConnectionStringCredentials)
-    if isinstance(given, str) and has_url and not isinstance(made, DuckDbCredentials):
-        try:
-            made.parse_native_representation(given.strip())
-        except ValueError as exc:
-            raise InvalidNativeValue(kind, str, (), exc) from None
-        given = made.as_dict_nondefault()
-    if given is not None and not isinstance(given, Mapping):
-        return given
-    values = find_fields(kind, "ref_ids", "credentials") | dict(given or {})
-    if not values:
-        return None
-    if isinstance(made, PostgresCredentials):
-        # With an empty one the driver looks into .pgpass, or goes without.
-        values.setdefault("password", "")
-    return resolve_configuration(made, explicit_value=dict(made) | values)
+        return ForeignDatabase(url, table, scratch)
+    except ImportError:
+        fact = f"the driver of this {url.get_backend_name()} URL is not installed"
+        raise ConfigError(fact, DRIVERS) from None
 
 
 def _find_columns(table: RefIdTable, present: list[str]) -> Columns:
@@ -221,17 +138,9 @@ def _not_there(table: RefIdTable) -> RefIdTableError:
     return RefIdTableError(f"there is no table {name!r} in the warehouse", remedy)
 
 
-def _why_not(
-    table: RefIdTable, exc: Exception, client: SqlClientBase[Any]
-) -> EsmsError:
+def _why_not(table: RefIdTable, exc: Exception, warehouse: Warehouse) -> EsmsError:
     fact = first_line(exc)
-    if denied := DENIED.match(fact):
-        kind, name = denied.groups()
-        schema = table.dataset_name if name == table.table else None
-        parts = ".".join(quote_name(part) for part in (schema, name) if part)
-        right = "USAGE ON SCHEMA" if kind == "schema" else "SELECT ON"
-        user = getattr(client.credentials, "username", None) or "its user"
-        grant = f"GRANT {right} {parts} TO {quote_name(user)}"
+    if grant := warehouse.grant(fact):
         return RefIdTableError(f"the warehouse can't be read: {fact}", grant)
     remedy = f"see ref_ids.{'query' if table.query else 'table'} and its grants"
     return explain(exc, "the warehouse can't be read", remedy, RefIdTableError)

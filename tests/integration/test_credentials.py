@@ -11,8 +11,9 @@ import pytest
 from esms_source.exceptions import EsmsError, causes
 from esms_source.load.checks import check_destination, check_grants
 from esms_source.load.destination import open_pipeline, reporting_errors
+from esms_source.planning.dlt_warehouse import open_client
 from esms_source.planning.scratch import Scratch
-from esms_source.planning.warehouse import open_client, table_candidates
+from esms_source.planning.warehouse import table_candidates
 from esms_source.polling.shared_rate_limit import open_limiter
 from esms_source.runtime import Stop
 
@@ -113,7 +114,7 @@ def warehouse(url: str, settings: Callable[..., Settings], scratch: Scratch) -> 
     """Read a PostgreSQL warehouse."""
     table = {"destination": "postgres", "credentials": url, "table": "sent"}
     made = settings(ref_ids=table)
-    table_candidates(made, scratch, open_client(made), {})
+    table_candidates(made, scratch, {})
 
 
 def duckdb_warehouse(
@@ -121,7 +122,7 @@ def duckdb_warehouse(
 ) -> None:
     """Read a warehouse that is called a DuckDB."""
     made = settings(ref_ids={"credentials": url, "table": "sent"})
-    table_candidates(made, scratch, open_client(made), {})
+    table_candidates(made, scratch, {})
 
 
 def destination(name: str) -> None:
@@ -209,7 +210,7 @@ def test_a_server_that_wants_no_password_gets_none(
     assert url != postgres
     table = {"destination": "postgres", "credentials": url, "query": "SELECT 1 ref_id"}
     made = make_settings(ref_ids=table)
-    found = table_candidates(made, scratch, open_client(made), {})
+    found = table_candidates(made, scratch, {})
     assert scratch.rows(f"FROM {found.relation}")
 
 

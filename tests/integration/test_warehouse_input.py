@@ -216,3 +216,45 @@ def test_what_a_carried_column_does_not_take_is_loaded_beside_it(
     assert "campaign__v_text" not in output.rows(
         "SELECT column_name FROM duckdb_columns() WHERE table_name = 'messages'"
     )
+
+
+FILES = {
+    "credentials": ":memory:",
+    "query": "SELECT * FROM 'sent/*.parquet' UNION ALL FROM 'sent/*.csv' -- all;",
+    "oa_id_column": "oa_id",
+    "sent_at_column": "sent_at",
+}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A project with a Parquet and a CSV file."""
+    folder = tmp_path / "project" / "sent"
+    folder.mkdir(parents=True)
+    for name, first in (("a.parquet", 0), ("b.csv", 100)):
+        duckdb.sql(
+            "COPY (SELECT 'r' || i AS ref_id, 'oa1' AS oa_id,"
+            " TIMESTAMPTZ '2026-01-05 00:00:00+00' + to_minutes(i) AS sent_at"
+            f" FROM range({first}, {first} + 2) AS t(i)) TO '{folder / name}'"
+        )
+    monkeypatch.setenv("DLT_PROJECT_DIR", str(folder.parent))
+
+
+def test_a_query_over_files_is_read(files, plan):
+    """No database is needed; relative paths count from the project's folder."""
+    assert plan(ref_ids=FILES) == ["r0", "r1", "r100", "r101"]
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("FROM 'none/*.parquet'", "No files found"),
+        ("FROM sent", "does not exist"),
+        (None, "as in SELECT"),
+    ],
+)
+def test_files_that_are_not_there_are_told(files, plan, query, said):
+    """A pattern without files, and tables, which no file holds, are refused."""
+    table = {"table": "sent"} if query is None else {}
+    with pytest.raises((ConfigError, RefIdTableError), match=said):
+        plan(ref_ids=FILES | {"query": query} | table)
