@@ -12,6 +12,8 @@ PROJECT = tomlkit.parse((ROOT / "pyproject.toml").read_text("utf-8")).unwrap()[
     "project"
 ]
 VERSION = PROJECT["version"]
+IMAGE = re.compile(r"\bimage: \S*esms:([\w.]+)")
+DEPLOYED = ("docs/*.md", "deploy/*", "compose.y*ml")
 USES = re.compile(r"^\s*(?:- )?uses: (\S+)(.*)$", re.MULTILINE)
 
 
@@ -21,9 +23,10 @@ def read(name: str) -> str:
 
 
 def test_the_version_stands_in_all_places():
-    """The dbt package, the image and the copied source name the same."""
+    """The dbt package, images and the copied source name the same."""
     assert f'version: "{VERSION}"' in read("dbt/dbt_project.yml")
-    assert f"image: esms:{VERSION}" in read("docs/containers.md")
+    for path in (path for pattern in DEPLOYED for path in ROOT.glob(pattern)):
+        assert set(IMAGE.findall(path.read_text("utf-8"))) <= {VERSION}, path
     minor = VERSION.rpartition(".")[0]
     assert read("sources/esms/requirements.txt").startswith(f"esms-source>={minor},")
 
