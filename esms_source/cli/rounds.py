@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from esms_source.cli.output import echo, is_quiet, print_report
+from esms_source.cli.output import print_report
 from esms_source.cli.progress_bar import progress_bar
+from esms_source.cli.stderr import BY, is_quiet, say
 from esms_source.exceptions import ConfigError, CredentialsError, EsmsError, OutageError
 from esms_source.run import sync
 from esms_source.runtime import Progress
@@ -69,8 +71,8 @@ def run_rounds(
         except EsmsError as exc:
             if stop:
                 break
-            echo(f"esms: {exc}", err=True)
+            say(f"{BY}{exc}", logging.ERROR)
             if isinstance(exc, OutageError):
                 least = exc.retry_after
         stop.sleep(max(began + every - stop.monotonic(), least))
-    echo(f"esms: {stop.reason}", err=True)
+    say(f"{BY}{stop.reason}", logging.INFO)
