@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core tests airflow dagster dbt
+LOCKS := dev core container tests airflow dagster dbt
 UPGRADE ?=
 
 WORKERS ?= 2
@@ -68,11 +68,12 @@ docs: $(VENV)/tests.stamp ## Write docs/tables.md and the dbt models anew
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
 	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
 
-lint: $(VENV)/dev.stamp ## Check style, spelling and the direction of imports
+lint: $(VENV)/dev.stamp ## Check style, spelling, the direction of imports, the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 fmt: $(VENV)/dev.stamp ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

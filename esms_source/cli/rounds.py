@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+import os
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.cli.output import print_report
 from esms_source.cli.progress_bar import progress_bar
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
     from esms_source.run import Report
     from esms_source.runtime import Stop
+
+
+TOUCH_SECONDS: Final = 60
+"""How often dlt's working folder is touched between rounds, for probes to see."""
 
 
 def run_once(
@@ -74,5 +79,15 @@ def run_rounds(
             say(f"{BY}{exc}", logging.ERROR)
             if isinstance(exc, OutageError):
                 least = exc.retry_after
-        stop.sleep(max(began + every - stop.monotonic(), least))
+        _rest(pipeline, stop, max(began + every - stop.monotonic(), least))
     say(f"{BY}{stop.reason}", logging.INFO)
+
+
+def _rest(pipeline: dlt.Pipeline, stop: Stop, seconds: float) -> None:
+    """Wait for the next round, and let the working folder's time say so."""
+    until = stop.monotonic() + seconds
+    while (left := until - stop.monotonic()) > 0:
+        if stop.wait(min(left, TOUCH_SECONDS)):
+            break
+        with suppress(OSError):  # whoever removed it: the next round makes it anew
+            os.utime(pipeline.working_dir)
