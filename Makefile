@@ -66,7 +66,7 @@ docs: $(VENV)/tests.stamp ## Write docs/tables.md and the dbt models anew
 	$(BIN)/python tools/generate.py
 
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
-	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
+	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP)*.py
 
 lint: $(VENV)/dev.stamp ## Check style, spelling, the direction of imports, the Dockerfile
 	$(BIN)/ruff check

@@ -20,7 +20,8 @@ PIPELINES = Path(__file__).parents[2] / "pipelines"
 ORCHESTRATORS = ("airflow", "dagster")
 ABSENT = [name for name in ORCHESTRATORS if find_spec(name) is None]
 
-collect_ignore = ["dag_runner.py", *(f"test_{name}.py" for name in ABSENT)]
+collect_ignore = ["dag_runner.py"]
+collect_ignore_glob = [f"test_{name}*.py" for name in ABSENT]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
