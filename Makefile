@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core tests airflow dagster dbt docs
+LOCKS := dev core container tests airflow dagster dbt docs
 UPGRADE ?=
 
 WORKERS ?= 2
@@ -72,14 +72,15 @@ docs-site: ## Build the pages as a site into site/; any warning is an error
 	@echo 'The site is in site/docs/index.html'
 
 test-pipeline: $(VENV)/tests.stamp $(VENV)/$(GROUP).stamp
-	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP).py
+	$(BIN)/python -m pytest tests/pipelines/test_$(GROUP)*.py
 
-lint: $(VENV)/dev.stamp ## Check style, spelling, prose and the direction of imports
+lint: $(VENV)/dev.stamp ## Check style, spelling, prose, the direction of imports, the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/codespell
 	$(BIN)/python tools/prose.py
 	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
 
 fmt: $(VENV)/dev.stamp ## Format, and fix what ruff can fix
 	$(BIN)/ruff format

@@ -26,13 +26,17 @@ from airflow.sdk import (
 )
 
 from esms_source.exceptions import ConfigError, CredentialsError, RefIdTableError
+from esms_source.tables import RUNS, TABLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 DESTINATION: Final = "duckdb"
 DATASET: Final = "zalo"
-CALLBACKS: Final = Asset(name="esms_callbacks", uri=f"esms://{DATASET}/callbacks")
+ASSETS: Final = [
+    Asset(name=f"esms_{table.name}", uri=f"esms://{DATASET}/{table.name}")
+    for table in (*TABLES, RUNS)
+]
 
 OAS_AT_ONCE: Final = 1
 """Mapped tasks under way at once: 1, as a DuckDB file takes one writer.
@@ -79,7 +83,7 @@ COMMON: Final = {
 
 
 @task(
-    outlets=[CALLBACKS],
+    outlets=ASSETS,
     # A busy pipeline, an outage or a locked file pass; nothing that was answered is
     # asked again, as a retry first loads what the failed try left pending.
     retries=4,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from errno import EPIPE
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from esms_source.cli.keeping import forget, init, query, settle
 from esms_source.cli.memory import tune
 from esms_source.cli.options import AS_JSON, choice_options, pipeline_options
-from esms_source.cli.output import echo, print_json, print_plan, talk
+from esms_source.cli.output import echo, print_json, print_plan
 from esms_source.cli.showing import demo, simulate
+from esms_source.cli.stderr import BY, LOG_FORMATS, TEXT, format_named_in, say, talk
 from esms_source.exceptions import EsmsError
 from esms_source.runtime import stop_on_signals
 
@@ -24,22 +26,41 @@ EXIT_FAILED = 1
 class _Commands(click.Group):
     """Commands whose errors are one line on stderr and an exit code."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as exc:
+            if not given:  # the help
+                raise
+            talk(verbose=False, quiet=False, log_format=format_named_in(given))
+            _end(ctx, _told(exc), exc.exit_code)
+
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401  click's own type
+        talk(**ctx.params)
         try:
             return super().invoke(ctx)
         except EsmsError as exc:
-            echo(f"esms: {exc}", err=True)
-            ctx.exit(exc.exit_code)
+            _end(ctx, str(exc), exc.exit_code)
         except click.UsageError as exc:
-            asked = exc.ctx.command_path if exc.ctx else "esms"
-            echo(f"esms: {exc.format_message()} See {asked} --help", err=True)
-            ctx.exit(exc.exit_code)
+            _end(ctx, _told(exc), exc.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            _end(ctx, "aborted", EXIT_FAILED)
         except OSError as exc:
             if exc.errno == EPIPE:  # whoever reads has seen enough: click ends then
                 raise
             where = f": {exc.filename!r}" if exc.filename else ""
-            echo(f"esms: {exc.strerror or type(exc).__name__}{where}", err=True)
-            ctx.exit(EXIT_FAILED)
+            _end(ctx, f"{exc.strerror or type(exc).__name__}{where}", EXIT_FAILED)
+
+
+def _told(exc: click.UsageError) -> str:
+    asked = exc.ctx.command_path if exc.ctx else "esms"
+    return f"{exc.format_message()} See {asked} --help"
+
+
+def _end(ctx: click.Context, said: str, exit_code: int) -> NoReturn:
+    say(f"{BY}{said}", logging.ERROR, exit_code=exit_code)
+    ctx.exit(exit_code)
 
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -49,7 +70,13 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 @click.version_option(package_name="esms-source")
 @click.option("--verbose", is_flag=True, help="Log what a run does, on stderr.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def main(*, verbose: bool, quiet: bool) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(LOG_FORMATS),
+    default=TEXT,
+    help="Of what goes to stderr; json is one object a line.",
+)
+def main(**_: object) -> None:
     """Load the delivery callbacks of eSMS.vn's Zalo messages into your warehouse.
 
     \b
@@ -67,7 +94,6 @@ def main(*, verbose: bool, quiet: bool) -> None:
     wrong, 75 another run holds the pipeline.
     """  # noqa: D301  click reads the backspace
     tune()
-    talk(verbose=verbose, quiet=quiet)
 
 
 @main.command()

@@ -12,6 +12,7 @@ import click
 import dlt
 
 from esms_source.cli.output import echo
+from esms_source.cli.stderr import say
 from esms_source.config import resolve_settings
 from esms_source.exceptions import ConfigError, EsmsError
 from esms_source.planning.planner import planning
@@ -153,7 +154,7 @@ def _tables(answers: Answers) -> dict[tuple[str, str], list[str]]:
     tables: dict[tuple[str, str], list[str]] = {}
     path = Path(str(answers.warehouse_credentials))
     if answers.warehouse == "duckdb" and not path.exists():
-        echo(f"There is no file {str(path)!r} yet.", err=True)
+        say(f"There is no file {str(path)!r} yet.")
         return {}
     try:
         settings = resolve_settings(ref_ids=place)
@@ -162,9 +163,9 @@ def _tables(answers: Answers) -> dict[tuple[str, str], list[str]]:
             tables.update(warehouse.tables())
             warehouse.close()
     except EsmsError as exc:
-        echo(f"{exc}", err=True)
+        say(exc)
     except Exception as exc:  # noqa: BLE001  a driver's: the user types the names
-        echo(f"the warehouse can't be read: {type(exc).__name__}", err=True)
+        say(f"the warehouse can't be read: {type(exc).__name__}")
     return tables
 
 

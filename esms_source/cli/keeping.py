@@ -9,6 +9,7 @@ import click
 
 from esms_source.cli.options import AS_JSON, pipeline_options, read_ref_id_file
 from esms_source.cli.output import echo, print_json, print_table
+from esms_source.cli.stderr import say
 
 # Everything else is imported by the command that needs it: help answers at once.
 
@@ -121,7 +122,7 @@ def settle(pipeline: str, dataset: str, destination: str, ref_ids: Path) -> None
     )
     echo(f"{settled} RefIds are never asked again")
     for line in notes:
-        echo(line, err=True)
+        say(line)
 
 
 @click.command()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from esms_source.cli.printable import printable, printable_json
+from esms_source.cli.stderr import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,49 +23,9 @@ WIDE: Final = 200
 """Columns of text where no terminal says how wide it is."""
 
 
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What a terminal obeys instead of printing it; line ends and tabs do no harm."""
-
-
-def printable(text: str) -> str:
-    r"""Write out what would steer the terminal: data is never a command.
-
-    Examples:
-        >>> printable("\x1b[2J and \x9b2J")
-        '\\x1b[2J and \\x9b2J'
-    """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
-
-
-class _Talk:
-    """How much is said beside results.
-
-    Attributes:
-        quiet: Whether no progress is shown.
-    """
-
-    quiet = False
-
-
-def talk(*, verbose: bool, quiet: bool) -> None:
-    """Say how much is said beside results."""
-    _Talk.quiet = quiet
-    if verbose:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger = logging.getLogger("esms_source")
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-
-
-def is_quiet() -> bool:
-    """Tell whether no progress is to be shown."""
-    return _Talk.quiet
-
-
-def echo(text: object = "", *, err: bool = False) -> None:
-    """Print a line; all that the command line prints goes through here."""
-    click.echo(printable(str(text)), err=err)
+def echo(text: object = "") -> None:
+    """Print a line of a result; what is said beside them goes through ``say``."""
+    click.echo(printable(str(text)))
 
 
 def print_table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
@@ -85,9 +45,7 @@ def print_table(names: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
 
 def print_json(value: object) -> None:
     """Print JSON; what it has no form for, as text."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
-    # JSON itself writes out the characters below the blank only.
-    click.echo(_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(printable_json(value, ensure_ascii=False, indent=2))
 
 
 def print_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
@@ -121,7 +79,7 @@ def print_plan(plan: Plan, settings: Settings, *, as_json: bool) -> None:
             f" no row again: {queries / query_rate:.0f} s at {query_rate:g} requests/s"
         )
     for line in plan.skipped.remedies():
-        click.echo(line, err=True)
+        say(line)
 
 
 def print_report(report: Report, *, as_json: bool) -> None:
@@ -143,13 +101,14 @@ def print_report(report: Report, *, as_json: bool) -> None:
         stages = ", ".join(f"{name} {s:.1f} s" for name, s in report.seconds.items())
         echo(f"time: {stages}")
     for error, count in report.problems.most_common(5):
-        echo(f"{count} RefIds failed: {error}", err=True)
+        say(f"{count} RefIds failed: {error}", ref_ids=count)
     for line in (*report.warnings, *report.skipped.remedies()):
-        echo(line, err=True)
+        say(line)
     if report.next_due_at and not as_json:
         due_at = report.next_due_at.astimezone()
         echo(
             f"{report.waiting} RefIds wait, the next is due at {due_at:%Y-%m-%d %H:%M}"
         )
     if report.left:
-        echo(f"{report.left} RefIds were not reached; they stay due", err=True)
+        text = f"{report.left} RefIds were not reached; they stay due"
+        say(text, ref_ids=report.left)

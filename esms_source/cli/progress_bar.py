@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from esms_source.cli.output import echo
+from esms_source.cli.stderr import is_json, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +35,8 @@ def progress_bar(progress: Progress, stop: Stop) -> Iterator[None]:
     """Show on stderr how a run goes on, until the block ends."""
     console = Console(stderr=True)
     ended = threading.Event()
-    show = partial(_bar, console) if console.is_terminal else _lines
+    draws = console.is_terminal and not is_json()
+    show = partial(_bar, console) if draws else _lines
     thread = threading.Thread(target=show, args=(progress, stop, ended))
     thread.start()
     try:
@@ -89,11 +91,18 @@ def _lines(progress: Progress, stop: Stop, ended: threading.Event) -> None:
         if waited < LINE_SECONDS and was_stopping == bool(stop):
             continue
         waited, was_stopping = 0.0, bool(stop)
-        echo(_line(progress, stop, sent), err=True)
+        rate = sent.per_second()
+        line = _line(progress, stop, sent, rate)
+        say(line, logging.INFO, **_figures(progress, rate))
 
 
-def _line(progress: Progress, stop: Stop, sent: _Rate) -> str:
-    rate = sent.per_second()
+def _figures(progress: Progress, rate: float) -> dict[str, object]:
+    """Return what a program wants to know of a line, by name."""
+    names = ("stage", "asked", "total", "in_flight", "waits_for")
+    return {name: getattr(progress, name) for name in names} | {"rate": round(rate, 1)}
+
+
+def _line(progress: Progress, stop: Stop, sent: _Rate, rate: float) -> str:
     if stop or progress.waits_for or progress.stage != "asking":
         return _doing(progress, stop)
     return (

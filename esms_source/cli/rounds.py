@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+import logging
+import os
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final
 
-from esms_source.cli.output import echo, is_quiet, print_report
+from esms_source.cli.output import print_report
 from esms_source.cli.progress_bar import progress_bar
+from esms_source.cli.stderr import BY, is_quiet, say
 from esms_source.exceptions import ConfigError, CredentialsError, EsmsError, OutageError
 from esms_source.run import sync
 from esms_source.runtime import Progress
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
 
     from esms_source.run import Report
     from esms_source.runtime import Stop
+
+
+TOUCH_SECONDS: Final = 60
+"""How often dlt's working folder is touched between rounds, for probes to see."""
 
 
 def run_once(
@@ -69,8 +76,18 @@ def run_rounds(
         except EsmsError as exc:
             if stop:
                 break
-            echo(f"esms: {exc}", err=True)
+            say(f"{BY}{exc}", logging.ERROR)
             if isinstance(exc, OutageError):
                 least = exc.retry_after
-        stop.sleep(max(began + every - stop.monotonic(), least))
-    echo(f"esms: {stop.reason}", err=True)
+        _rest(pipeline, stop, max(began + every - stop.monotonic(), least))
+    say(f"{BY}{stop.reason}", logging.INFO)
+
+
+def _rest(pipeline: dlt.Pipeline, stop: Stop, seconds: float) -> None:
+    """Wait for the next round, and let the working folder's time say so."""
+    until = stop.monotonic() + seconds
+    while (left := until - stop.monotonic()) > 0:
+        if stop.wait(min(left, TOUCH_SECONDS)):
+            break
+        with suppress(OSError):  # whoever removed it: the next round makes it anew
+            os.utime(pipeline.working_dir)

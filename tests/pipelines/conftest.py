@@ -20,7 +20,8 @@ PIPELINES = Path(__file__).parents[2] / "pipelines"
 ORCHESTRATORS = ("airflow", "dagster")
 ABSENT = [name for name in ORCHESTRATORS if find_spec(name) is None]
 
-collect_ignore = ["dag_runner.py", *(f"test_{name}.py" for name in ABSENT)]
+collect_ignore = ["dag_runner.py"]
+collect_ignore_glob = [f"test_{name}*.py" for name in ABSENT]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -102,3 +103,34 @@ def asked_times() -> Callable[[Simulator, int], set[tuple[str, str]]]:
         return {message for message, count in asks.items() if count == times}
 
     return find
+
+
+ROWS_EACH = """
+    SELECT DISTINCT count(*) FROM ref_ids LEFT JOIN callbacks USING (oa_id, ref_id)
+    GROUP BY oa_id, ref_id
+"""
+REQUESTS = """
+    SELECT sum(asked)::INT, count(*) = count(DISTINCT (load_id, request_no))
+    FROM api_requests
+"""
+
+
+@pytest.fixture
+def assert_whole(
+    output: Output, asked_times: Callable[[Simulator, int], set[tuple[str, str]]]
+) -> Callable[[Simulator, int], None]:
+    """Find all 600 messages answered and loaded once, though a run was killed.
+
+    No more of them than a number were asked twice, and none more often.
+    """
+
+    def check(simulator: Simulator, most_twice: int) -> None:
+        once, twice = (asked_times(simulator, times) for times in (1, 2))
+        assert len(simulator.arrivals.asks) == len(once | twice) == 600
+        assert len(twice) <= most_twice
+        states = "SELECT state, count(*) FROM ref_ids GROUP BY ALL"
+        assert output.rows(states) == [("final", 600)]
+        assert output.rows(ROWS_EACH) == [1]
+        assert output.rows(REQUESTS) == [(600, True)]
+
+    return check

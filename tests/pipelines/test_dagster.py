@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pytest
 from filelock import FileLock
 
-from esms_source.tables import TABLES
+from esms_source.report import TITLE
+from esms_source.tables import RUNS, TABLES
+from esms_source.views import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from types import ModuleType
 
     from esms_source.simulator import Simulator
     from tests.conftest import Output
 
+WRITTEN = {table.name for table in (*TABLES, RUNS)}
 CHECKS = (
     *("sums_agree", "nothing_overdue", "all_answered", "codes_known"),
     "failures_are_free",
@@ -85,10 +88,89 @@ def test_the_definitions_are_loadable(definitions: ModuleType) -> None:
     """Assets, checks and schedule fit together, and share one pool."""
     dg.Definitions.validate_loadable(definitions.defs)
     assert definitions.esms_tables.op.pool == definitions.esms_checks.op.pool == "esms"
-    assert {key.path[-1] for key in definitions.esms_tables.keys} == {
-        table.name for table in TABLES
-    }
+    names = {key.path[-1] for key in definitions.esms_tables.keys}
+    assert names == WRITTEN | set(NAMES)
     assert definitions.esms_schedule.cron_schedule == "*/15 * * * *"
+
+
+def test_the_way_from_the_warehouse_to_the_report_is_shown(
+    definitions: ModuleType,
+) -> None:
+    """Each view and the report hang on what they are made of."""
+    graph = definitions.defs.resolve_asset_graph()
+
+    def above(*path: str) -> set[str]:
+        return {
+            key.to_user_string() for key in graph.get(dg.AssetKey(path)).parent_keys
+        }
+
+    assert above("warehouse", "zns_messages") == set()
+    for name in ("ref_ids", "callbacks", "api_requests", "rejected_rows"):
+        assert above("zalo", name) == {"warehouse/zns_messages"}
+    assert above("zalo", "telcos") == set()
+    assert above("zalo", "delivery_daily") > {"zalo/message_facts", "zalo/oas"}
+    assert above("zalo", "message_facts") == {"zalo/ref_ids", "zalo/callbacks"}
+    assert above("zalo", "report") > {"zalo/callbacks", "zalo/run_history"}
+    fresh = {
+        key.path[-1]
+        for key in graph.get_all_asset_keys()
+        if graph.get(key).freshness_policy
+    }
+    assert fresh == {"ref_ids", "callbacks", "report"}
+    scheduled = definitions.esms_schedule.target.resolvable_to_job
+    assert dg.AssetKey(["zalo", "report"]) in scheduled.selection.resolve(graph)
+
+
+def test_the_report_is_written_from_what_was_loaded(
+    serve: Callable[..., Simulator], definitions: ModuleType, instance: Any
+) -> None:
+    """It comes after the views, in the same run."""
+    serve()
+    assets = [definitions.esms_tables, definitions.esms_report]
+    result = dg.materialize(assets, instance=instance)
+    written = _metadata(result)["report"]
+    page = Path(written["path"]).read_bytes()
+    assert TITLE in page
+    assert written["bytes"] == len(page)
+    steps = [event.step_key for event in result.get_step_success_events()]
+    assert steps == ["esms", "zalo__report"]
+
+
+def test_views_show_the_columns_that_they_have(
+    serve: Callable[..., Simulator],
+    materialize: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Carried ones too, with types and meanings, as the database tells them."""
+    monkeypatch.setenv("SOURCES__ESMS__REF_IDS__CARRY", '["campaign"]')
+    serve()
+    schema = _metadata(materialize())["messages"]["dagster/column_schema"]
+    columns = {column.name: column for column in schema.columns}
+    assert columns["campaign"].type == "VARCHAR"
+    assert columns["ref_id"].description
+    assert columns["sent_at"].type == "TIMESTAMP WITH TIME ZONE"
+
+
+def test_unknown_codes_are_listed(
+    serve: Callable[..., Simulator],
+    materialize: Callable[..., Any],
+    definitions: ModuleType,
+    output: Output,
+) -> None:
+    """With how many messages have each, the most frequent first."""
+    serve()
+    materialize()
+    output.execute(
+        "UPDATE callbacks SET error_code = -987654",
+        "UPDATE callbacks SET error_code = -1234567 WHERE ref_id ="
+        " (SELECT min(ref_id) FROM callbacks)",
+    )
+    [check] = [c for c in definitions.esms_checks() if c.check_name == "codes_known"]
+    assert check.metadata["share"].value == 1
+    assert list(check.metadata["unknown"].value.items()) == [
+        ("-987654", 596),
+        ("-1234567", 1),
+    ]
 
 
 def test_a_second_materialisation_in_one_process_asks_what_is_due(
@@ -104,7 +186,8 @@ def test_a_second_materialisation_in_one_process_asks_what_is_due(
     assert second.success
     assert asked_times(simulator, 2) == unanswered
     assert len(asked_times(simulator, 1)) == 597
-    assert set(_metadata(first)) == {table.name for table in TABLES}
+    assert set(_metadata(first)) == WRITTEN | set(NAMES)
+    assert _metadata(second)["runs"]["dagster/row_count"] == 2
     assert _metadata(first)["ref_ids"]["asked"] == 600
     figures = _metadata(second)["ref_ids"]
     assert figures["asked"] == figures["missing"] == figures["backlog"] == 3
