@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from esms_source.cli.stderr import is_json, say
+from esms_source.cli.stderr import is_json, is_quiet, say
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,10 @@ LINE_SECONDS: Final = 5.0
 
 @contextmanager
 def progress_bar(progress: Progress, stop: Stop) -> Iterator[None]:
-    """Show on stderr how a run goes on, until the block ends."""
+    """Show on stderr how a run goes on, until the block ends; not with --quiet."""
+    if is_quiet():
+        yield
+        return
     console = Console(stderr=True)
     ended = threading.Event()
     draws = console.is_terminal and not is_json()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.cli.output import print_report
 from esms_source.cli.progress_bar import progress_bar
-from esms_source.cli.stderr import BY, is_quiet, say
+from esms_source.cli.stderr import BY, say
 from esms_source.exceptions import ConfigError, CredentialsError, EsmsError, OutageError
 from esms_source.run import sync
 from esms_source.runtime import Progress
@@ -34,7 +34,7 @@ def run_once(
         EsmsError: The run ended early.
     """
     progress = Progress()
-    with nullcontext() if is_quiet() else progress_bar(progress, stop):
+    with progress_bar(progress, stop):
         try:
             report = sync(pipeline, progress=progress, stop=stop, **choice)
         except EsmsError as exc:

@@ -39,7 +39,8 @@ FENCE = re.compile(r"^ *```[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`([^`\n]+)`")
 # dlt init names the source, not the command.
 CALL = re.compile(
-    r"(?<!dlt init )(?<![\w./-])esms((?: --[a-z-]+)*) ([a-z][a-z-]*)\b([^#|&;`]*)"
+    r"(?<!dlt init )(?<![\w./-])esms((?: --[a-z-]+(?: (?:text|json)\b)?)*)"
+    r" ([a-z][a-z-]*)\b([^#|&;`]*)"
 )
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 VARIABLE = re.compile(r"\bSOURCES__ESMS__([A-Z_]+)\b")
@@ -112,7 +113,7 @@ def test_named_commands_and_options_exist(page: Path):
     everywhere |= options_of("")
     for line in code_of(page):
         for before, name, rest in CALL.findall(line):
-            assert set(before.split()) <= options_of(""), line
+            assert set(OPTION.findall(before)) <= options_of(""), line
             assert name in main.commands, line
             assert set(OPTION.findall(rest)) <= options_of(name), line
         if option := OPTION.match(line):
