@@ -28,9 +28,11 @@ from esms_source.exceptions import (
 )
 from esms_source.redaction import first_line, hide_names
 from esms_source.runtime import Stop
+from esms_source.sql import in_dialect, quote_name
+from esms_source.tables import LOADS, RUNS, TABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from dlt.destinations.sql_client import SqlClientBase
 
@@ -60,6 +62,9 @@ _SERVER_IS_SHORT: Final = {"53100": "has a full disk", "53200": "is out of memor
 """PostgreSQL's SQLSTATEs of class 53, "insufficient resources"."""
 
 _DISK_IS_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+NAMES_IN_SQL: Final = (*(table.name for table in (*TABLES, RUNS)), LOADS)
+"""The tables that ``execute`` knows."""
 
 NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
 """What opening a database raises where its driver isn't there."""
@@ -254,11 +259,42 @@ def bound_lock_waits(credentials: Any) -> None:  # noqa: ANN401  of any destinat
         credentials.query = query
 
 
+def execute(client: SqlClientBase[Any], sql: str) -> Sequence[Sequence[Any]] | None:
+    """Run a statement of ours on the tables of a client's dataset, in its dialect.
+
+    Args:
+        client: dlt's client.
+        sql: A statement, written for PostgreSQL.
+
+    Returns:
+        The rows that it selects.
+    """
+    relations = map(client.make_qualified_table_name, NAMES_IN_SQL)
+    dialect = client.capabilities.sqlglot_dialect
+    rows: Sequence[Sequence[Any]] | None = client.execute_sql(
+        in_dialect(sql, dialect, relations)
+    )
+    return rows
+
+
+def quoted_column(client: SqlClientBase[Any], name: str) -> str:
+    """Return a column of ours, quoted for ``execute``."""
+    return quote_name(client.capabilities.casefold_identifier(name))
+
+
+def as_ours(client: SqlClientBase[Any], name: str) -> str:
+    """Return the name of a column of ours that a database may have folded."""
+    is_folded = client.capabilities.casefold_identifier is str.upper
+    return name.lower() if is_folded else name
+
+
 def columns_of(client: SqlClientBase[Any], table: str) -> list[str] | None:
     """Return the columns of a table of a dataset, None if it isn't there."""
-    sql = f"SELECT * FROM {client.make_qualified_table_name(table)} LIMIT 0"
+    name = client.make_qualified_table_name(table)
+    dialect = client.capabilities.sqlglot_dialect
+    sql = in_dialect(f"SELECT * FROM {name} LIMIT 0", dialect, [name])
     try:
         with client.execute_query(sql) as cursor:
-            return [column[0] for column in cursor.description]
+            return [as_ours(client, column[0]) for column in cursor.description]
     except DatabaseUndefinedRelation:
         return None

@@ -10,7 +10,11 @@ from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
 from esms_source.codes import merged
-from esms_source.databases import ReadError, columns_of
+from esms_source.databases import (
+    ReadError,
+    columns_of,
+    execute,
+)
 from esms_source.exceptions import EsmsError
 from esms_source.polling.names import Unnamed, ask_names
 from esms_source.polling.sent import VIETNAM, ask_sent
@@ -152,7 +156,7 @@ def _unread_days(pipeline: dlt.Pipeline, now: datetime) -> list[date]:
 
 def _row(client: SqlClientBase[Any], sql: str) -> tuple[Any, ...]:
     """Return the one row of a query."""
-    rows = client.execute_sql(sql)
+    rows = execute(client, sql)
     return tuple(rows[0]) if rows else ()
 
 
@@ -184,5 +188,5 @@ def _pairs(
     client: SqlClientBase[Any], table: str, columns: str, condition: str
 ) -> set[Seen]:
     name = client.make_qualified_table_name(table)
-    rows = client.execute_sql(f"SELECT {columns} FROM {name} WHERE {condition}")
+    rows = execute(client, f"SELECT {columns} FROM {name} WHERE {condition}")
     return {(row[0], row[1]) for row in rows or ()}

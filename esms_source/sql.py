@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
+OURS: Final = "postgres"
+"""The dialect that all SQL is written in which goes to a destination."""
+
+AS_IT_STANDS: Final = (None, OURS, "duckdb")
+"""Dialects that read it as it stands; None is one that sqlglot doesn't know."""
+
+_MARK: Final = "esms_relation_"
 
 
 def quote_name(name: str) -> str:
@@ -22,6 +31,29 @@ def text_literal(text: str) -> str:
 def text_list(texts: Iterable[str]) -> str:
     """Return texts as the inside of an SQL list."""
     return ", ".join(map(text_literal, texts))
+
+
+def in_dialect(sql: str, dialect: str | None, relations: Iterable[str] = ()) -> str:
+    """Return SQL of ours as another database reads it.
+
+    Args:
+        sql: A statement, written for PostgreSQL.
+        dialect: sqlglot's name of the other one.
+        relations: Names and queries in it that the other one wrote, and which stay.
+
+    Examples:
+        >>> in_dialect("SELECT a FROM [b] WHERE c LIMIT 1", "tsql", ["[b]"])
+        'SELECT TOP 1 a FROM [b] WHERE c <> 0'
+    """
+    if dialect in AS_IT_STANDS:
+        return sql
+    import sqlglot  # noqa: PLC0415  half a second, which few destinations need
+
+    longest_first = sorted(set(relations), key=len, reverse=True)
+    for number, relation in enumerate(longest_first):
+        sql = sql.replace(relation, f"{_MARK}{number}")
+    (said,) = sqlglot.transpile(sql, read=OURS, write=dialect)
+    return re.sub(rf"{_MARK}(\d+)", lambda mark: longest_first[int(mark[1])], said)
 
 
 def moment_literal(moment: datetime) -> str:

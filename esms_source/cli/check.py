@@ -11,7 +11,11 @@ import pyarrow as pa
 from esms_source.api.remedies import remedy_for
 from esms_source.api.request import Request
 from esms_source.config import resolve_settings
-from esms_source.databases import columns_of, duckdb_file
+from esms_source.databases import (
+    columns_of,
+    duckdb_file,
+    execute,
+)
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.ledger import query_after
 from esms_source.load.checks import (
@@ -165,7 +169,7 @@ def _count(target: dlt.Pipeline) -> int:
         if columns_of(client, REF_IDS.name) is None:
             return 0
         name = client.make_qualified_table_name(REF_IDS.name)
-        rows = client.execute_sql(f"SELECT count(*) FROM {name}")
+        rows = execute(client, f"SELECT count(*) FROM {name}")
     return int(rows[0][0]) if rows else 0
 
 
@@ -233,10 +237,11 @@ def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
         if columns_of(client, REF_IDS.name) is None:
             return 0, 0
         before = moment_literal(Clock().started_at - query_after(settings))
-        rows = client.execute_sql(
+        rows = execute(
+            client,
             f"SELECT count(*), sum(CASE WHEN first_polled_at <= {before} THEN 1 ELSE 0"
             f" END) FROM {client.make_qualified_table_name(REF_IDS.name)}"
-            " WHERE state = 'missing'"
+            " WHERE state = 'missing'",
         )
     ((missing, due),) = rows or [(0, 0)]
     return int(missing), int(due or 0)

@@ -6,7 +6,12 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from esms_source.cli.editing import editing
-from esms_source.databases import Patience, columns_of
+from esms_source.databases import (
+    Patience,
+    columns_of,
+    execute,
+    quoted_column,
+)
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import FORGOTTEN, forgotten_key
 from esms_source.load.destination import SHARED_STAGING
@@ -143,9 +148,10 @@ class _Forgetting:
             (REF_IDS.name, f"ref_id LIKE {text_literal(f'%{self._tail}%')}"),
         ):
             if self._has(table):
-                rows = self._client.execute_sql(
+                rows = execute(
+                    self._client,
                     f"SELECT DISTINCT oa_id, ref_id FROM {self._name(table)}"
-                    f" WHERE {condition}"
+                    f" WHERE {condition}",
                 )
                 found |= {(row[0], row[1]) for row in rows or ()}
         return found
@@ -153,16 +159,18 @@ class _Forgetting:
     def _hide(self, oa_id: str, ref_id: str) -> int:
         """Replace the key of a row of the ledger, and all that was carried."""
         columns = columns_of(self._client, REF_IDS.name) or ()
-        quote = self._client.capabilities.escape_identifier
         carried = filter(is_carried, columns)
-        blanks = "".join(f", {quote(name)} = NULL" for name in carried)
+        blanks = "".join(
+            f", {quoted_column(self._client, name)} = NULL" for name in carried
+        )
         where = f"oa_id = {text_literal(oa_id)} AND ref_id = {text_literal(ref_id)}"
         count = self._count(REF_IDS.name, where)
         key = text_literal(forgotten_key(oa_id, ref_id))
-        self._client.execute_sql(
+        execute(
+            self._client,
             f"UPDATE {self._name(REF_IDS.name)} SET ref_id = {key}, state = 'expired',"
             f" next_poll_at = NULL, last_error = {text_literal(FORGOTTEN)}{blanks}"
-            f" WHERE {where}"
+            f" WHERE {where}",
         )
         return count
 
@@ -178,8 +186,9 @@ class _Forgetting:
             for column in columns if self._has(table) else ():
                 condition = self._mentions(column)
                 changed += self._count(table, condition) * (table == CALLBACKS.name)
-                self._client.execute_sql(
-                    f"UPDATE {self._name(table)} SET {column} = NULL WHERE {condition}"
+                execute(
+                    self._client,
+                    f"UPDATE {self._name(table)} SET {column} = NULL WHERE {condition}",
                 )
         return changed
 
@@ -191,29 +200,26 @@ class _Forgetting:
             with client.with_alternative_dataset_name(dataset):
                 for table in TABLES:
                     if self._has(table.name):
-                        client.execute_sql(f"DELETE FROM {self._name(table.name)}")
+                        execute(client, f"DELETE FROM {self._name(table.name)}")
 
     def _delete(self, table: str, condition: str) -> int:
         if not self._has(table):
             return 0
         count = self._count(table, condition)
         if count:
-            self._client.execute_sql(
-                f"DELETE FROM {self._name(table)} WHERE {condition}"
-            )
+            execute(self._client, f"DELETE FROM {self._name(table)} WHERE {condition}")
         return count
 
     def _count(self, table: str, condition: str) -> int:
         sql = f"SELECT count(*) FROM {self._name(table)} WHERE {condition}"
-        rows = self._client.execute_sql(sql)
+        rows = execute(self._client, sql)
         return int(rows[0][0]) if rows else 0
 
     def _mentions(self, column: str) -> str:
         return f"{self._text(column)} LIKE {text_literal(f'%{self._tail}%')}"
 
-    def _text(self, column: str) -> str:
-        quote = self._client.capabilities.escape_identifier
-        return f"CAST({quote(column)} AS VARCHAR)"
+    def _text(self, name: str) -> str:
+        return f"CAST({quoted_column(self._client, name)} AS VARCHAR)"
 
     def _has(self, table: str) -> bool:
         return columns_of(self._client, table) is not None

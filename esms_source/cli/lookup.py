@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from esms_source.codes import read_code_table
-from esms_source.databases import columns_of
+from esms_source.databases import (
+    columns_of,
+    execute,
+)
 from esms_source.exceptions import ConfigError
 from esms_source.ledger import WORK
 from esms_source.session import Session
@@ -88,7 +91,7 @@ def read_known(pipeline: dlt.Pipeline, ref_ids: Sequence[str]) -> Known:
                 return ()
             name = client.make_qualified_table_name(table.name)
             sql = f"SELECT {columns} FROM {name} WHERE {condition}"
-            return client.execute_sql(sql) or ()
+            return execute(client, sql) or ()
 
         oa_ids: dict[str, list[str]] = defaultdict(list)
         named = f"ref_id IN ({text_list(ref_ids)})"

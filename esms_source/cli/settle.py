@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 
 from esms_source.cli.editing import editing
-from esms_source.databases import Patience
+from esms_source.databases import (
+    Patience,
+    execute,
+)
 from esms_source.load.checks import check_tables
 from esms_source.load.loader import Loader
 from esms_source.load.locks import dataset_lock
@@ -87,11 +90,12 @@ def _expire(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> None:
         for oa_id in sorted({oa_id for oa_id, _ in pairs}):
             ref_ids = [ref_id for oa, ref_id in pairs if oa == oa_id]
             for start in range(0, len(ref_ids), AT_ONCE):
-                client.execute_sql(
+                execute(
+                    client,
                     f"UPDATE {ledger} SET state = 'expired', next_poll_at = NULL,"
                     f" last_error = {text_literal(BY_HAND)}"
                     f" WHERE oa_id = {text_literal(oa_id)} AND ref_id IN"
-                    f" ({text_list(ref_ids[start : start + AT_ONCE])})"
+                    f" ({text_list(ref_ids[start : start + AT_ONCE])})",
                 )
 
 

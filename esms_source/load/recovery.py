@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
+from esms_source.databases import execute
 from esms_source.exceptions import ConfigError
 from esms_source.load.destination import identity_of
 from esms_source.load.packages import drop, has_begun, pending_packages
@@ -84,9 +85,10 @@ def _is_overtaken(pipeline: dlt.Pipeline, oldest: str) -> bool:
     try:
         with pipeline.sql_client() as client:
             loads = client.make_qualified_table_name(LOADS)
-            rows = client.execute_sql(
+            rows = execute(
+                client,
                 f"SELECT count(*) FROM {loads} WHERE schema_name = '{SCHEMA}'"
-                f" AND inserted_at >= {moment_literal(begun_at)}"
+                f" AND inserted_at >= {moment_literal(begun_at)}",
             )
     except DatabaseUndefinedRelation:
         return False

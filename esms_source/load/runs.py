@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
-from esms_source.databases import columns_of
+from esms_source.databases import (
+    columns_of,
+    execute,
+)
 from esms_source.load.locks import dataset_lock
 from esms_source.tables import REF_IDS, RUNS
 
@@ -55,7 +58,7 @@ def last_comparison(client: SqlClientBase[Any]) -> datetime | None:
     if columns_of(client, RUNS.name) is None:
         return None
     name = client.make_qualified_table_name(RUNS.name)
-    rows = client.execute_sql(f"SELECT max(started_at) FROM {name} WHERE compared_all")
+    rows = execute(client, f"SELECT max(started_at) FROM {name} WHERE compared_all")
     found: datetime | None = rows[0][0] if rows else None
     return found
 
@@ -65,8 +68,10 @@ def what_waits(client: SqlClientBase[Any]) -> tuple[int, datetime | None]:
     if columns_of(client, REF_IDS.name) is None:
         return 0, None
     name = client.make_qualified_table_name(REF_IDS.name)
-    rows = client.execute_sql(
-        f"SELECT count(*), min(next_poll_at) FROM {name} WHERE next_poll_at IS NOT NULL"
+    rows = execute(
+        client,
+        f"SELECT count(*), min(next_poll_at) FROM {name}"
+        " WHERE next_poll_at IS NOT NULL",
     )
     return (int(rows[0][0]), rows[0][1]) if rows else (0, None)
 

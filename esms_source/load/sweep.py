@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from esms_source.databases import columns_of
+from esms_source.databases import (
+    columns_of,
+    execute,
+)
 from esms_source.sql import moment_literal, text_list
 from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, RUNS, SCHEMA
 
@@ -33,8 +36,8 @@ def sweep(pipeline: dlt.Pipeline, *, locked: bool) -> None:
             f"SELECT load_id FROM {loads} WHERE status = 0 AND schema_name = '{SCHEMA}'"
         )
         # Where none is left they were pruned, and tell nothing.
-        if columns_of(client, LOADS) is None or not client.execute_sql(
-            f"{completed} LIMIT 1"
+        if columns_of(client, LOADS) is None or not execute(
+            client, f"{completed} LIMIT 1"
         ):
             return
         for table in (API_REQUESTS, REJECTED_ROWS):
@@ -56,8 +59,9 @@ def prune(pipeline: dlt.Pipeline, before: datetime) -> None:
         ):
             if columns_of(client, table.name) is not None:
                 name = client.make_qualified_table_name(table.name)
-                client.execute_sql(
-                    f"DELETE FROM {name} WHERE {column} < {moment_literal(before)}"
+                execute(
+                    client,
+                    f"DELETE FROM {name} WHERE {column} < {moment_literal(before)}",
                 )
 
 
@@ -70,9 +74,10 @@ def _sweep_table(
     # Tables of version 0.1 have no run_id before the first load.
     run_id = "max(run_id)" if "run_id" in columns else "NULL"
     name = client.make_qualified_table_name(table)
-    rows = client.execute_sql(
+    rows = execute(
+        client,
         f"SELECT load_id, {run_id} FROM {name}"
-        f" WHERE load_id NOT IN ({completed}) GROUP BY load_id"
+        f" WHERE load_id NOT IN ({completed}) GROUP BY load_id",
     )
     dead = [
         load_id
@@ -80,7 +85,7 @@ def _sweep_table(
         if (locked and run_id) or _is_old(load_id)
     ]
     if dead:
-        client.execute_sql(f"DELETE FROM {name} WHERE load_id IN ({text_list(dead)})")
+        execute(client, f"DELETE FROM {name} WHERE load_id IN ({text_list(dead)})")
 
 
 def _is_old(load_id: str) -> bool:

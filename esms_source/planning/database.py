@@ -12,8 +12,8 @@ from dlt.destinations.exceptions import (
     DatabaseUndefinedRelation,
 )
 
-from esms_source.databases import duckdb_file
-from esms_source.sql import quote_name
+from esms_source.databases import as_ours, duckdb_file, quoted_column
+from esms_source.sql import in_dialect, quote_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,6 +63,7 @@ class Database:
         client: dlt's SQL client of the destination.
         scratch: Where what is read goes.
         schema: The schema that holds the tables, or None for the default one.
+        is_ours: Whether dlt made the tables, as ours: it may have folded their names.
 
     Attributes:
         is_remote: Whether what is read must be copied.
@@ -71,8 +72,15 @@ class Database:
     """
 
     def __init__(
-        self, client: SqlClientBase[Any], scratch: Scratch, schema: str | None
+        self,
+        client: SqlClientBase[Any],
+        scratch: Scratch,
+        schema: str | None,
+        *,
+        is_ours: bool = False,
     ) -> None:
+        self._is_ours = is_ours
+        self._relations: set[str] = set()
         self._client = client
         self._scratch = scratch
         self._schema = schema
@@ -86,24 +94,28 @@ class Database:
         self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST
 
     def quote(self, name: str) -> str:
-        """Quote an identifier as this database wants it."""
-        if self._catalog:
-            return quote_name(name)
-        return self._client.capabilities.escape_identifier(name)
+        """Quote the name of a column."""
+        return quoted_column(self._client, name) if self._is_ours else quote_name(name)
 
-    def text_list(self, values: Sequence[str]) -> str:
-        """Return texts as the inside of an SQL list, as this database wants them."""
-        escape = self._client.capabilities.escape_literal
-        return ", ".join(str(escape(value)) for value in values)
+    def name_of(self, table: str, *, folded: bool = False) -> str:
+        """Return the qualified name of a table.
 
-    def name_of(self, table: str) -> str:
-        """Return the qualified name of a table."""
-        parts = [self.quote(part) for part in (self._schema, table) if part]
+        Args:
+            table: Its name.
+            folded: Whether a database that has names in one letter case means it.
+        """
         if self._catalog:
-            parts.insert(0, self._catalog)
-            if not self._schema:
-                parts.insert(1, "main")
-        return ".".join(parts)
+            schema = quote_name(self._schema or "main")
+            return f"{self._catalog}.{schema}.{quote_name(table)}"
+        capabilities = self._client.capabilities
+        parts = [part for part in (self._schema, table) if part]
+        if folded:
+            parts = list(map(capabilities.casefold_identifier, parts))
+        name = ".".join(map(capabilities.escape_identifier, parts))
+        if self._is_ours:
+            name = self._client.make_qualified_table_name(table)
+        self._relations.add(name)
+        return name
 
     def columns(self, relation: str) -> list[str] | None:
         """Return the column names of a table or query, None if it isn't there."""
@@ -126,6 +138,7 @@ class Database:
         if self._catalog:
             self._use()
             return self._scratch.types(relation)
+        self._relations.add(relation)
         with self._connected() as client:
             return self._types(client, f"SELECT * FROM {relation} LIMIT 0")
 
@@ -135,7 +148,7 @@ class Database:
             self._use()
             return self._scratch.rows(sql)
         with self._connected() as client:
-            return [tuple(row) for row in client.execute_sql(sql) or ()]
+            return [tuple(row) for row in client.execute_sql(self._said(sql)) or ()]
 
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
@@ -181,9 +194,10 @@ class Database:
                     path.unlink()
                 return
             self._scratch.create(target, types)
-            with client.execute_query(sql) as cursor:
+            with client.execute_query(self._said(sql)) as cursor:
                 for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
-                    self._scratch.fill(target, chunk)
+                    names = list(map(self._name, chunk.column_names))
+                    self._scratch.fill(target, chunk.rename_columns(names))
 
     def readable(
         self, relation: str, columns: Sequence[str], name: str, condition: str
@@ -221,10 +235,19 @@ class Database:
             raise DatabaseTransientException(exc) from exc
 
     def _types(self, client: SqlClientBase[Any], sql: str) -> dict[str, str]:
-        with client.execute_query(sql) as cursor:
+        with client.execute_query(self._said(sql)) as cursor:
             return {
-                column[0]: self._duckdb_type(column) for column in cursor.description
+                self._name(column[0]): self._duckdb_type(column)
+                for column in cursor.description
             }
+
+    def _said(self, sql: str) -> str:
+        """Return SQL of ours in this database's dialect."""
+        dialect = self._client.capabilities.sqlglot_dialect
+        return in_dialect(sql, dialect, self._relations)
+
+    def _name(self, column_name: str) -> str:
+        return as_ours(self._client, column_name) if self._is_ours else column_name
 
     def _duckdb_type(self, column: Any) -> str:  # noqa: ANN401  as the driver has it
         if self._client.dbapi is duckdb:

@@ -31,7 +31,7 @@ from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.database import Database
 from esms_source.planning.foreign_url import CREDENTIALS
 from esms_source.planning.windows import WINDOW_SLACK, shared_windows
-from esms_source.sql import moment_literal, quote_name
+from esms_source.sql import moment_literal, quote_name, text_list
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -83,6 +83,10 @@ class DltWarehouse:
     def types(self) -> Mapping[str, str] | None:
         """Return the columns with their DuckDB types, None if there is no table."""
         types = self._database.types(self._relation)
+        if types is None and not self._table.query:
+            # Who writes zns_log means ZNS_LOG where names are folded like that.
+            self._relation = self._database.name_of(str(self._table.table), folded=True)
+            types = self._database.types(self._relation)
         self._types = types or {}
         return types
 
@@ -136,7 +140,7 @@ class DltWarehouse:
         oa_id = f"CAST({quote(columns.oa_id)} AS VARCHAR)"
         sent_at = quote(columns.sent_at)
         before = " OR ".join(
-            f"{oa_id} IN ({self._database.text_list(group)})"
+            f"{oa_id} IN ({text_list(group)})"
             f" AND {sent_at} < {moment_literal(since - slack)}"
             for group, since in shared_windows(windows)
         )

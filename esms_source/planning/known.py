@@ -82,7 +82,8 @@ class Ledger:
         """
         try:
             client = pipeline.sql_client()
-            database = Database(client, self._scratch, client.dataset_name)
+            schema = client.dataset_name
+            database = Database(client, self._scratch, schema, is_ours=True)
             self._name = database.name_of(REF_IDS.name)
             present = database.columns(self._name)
             if present is None:
@@ -133,7 +134,7 @@ class Ledger:
             rows = self._scratch.rows(f"{at_hand} LIMIT {most + 1}")
             if len(rows) <= most:
                 ref_ids = [row[0] for row in rows] or [""]
-                sql += f" WHERE ref_id IN ({database.text_list(ref_ids)})"
+                sql += f" WHERE ref_id IN ({text_list(ref_ids)})"
         try:
             database.show(sql, "ledger_keys")
         except ReadError as exc:
@@ -181,7 +182,8 @@ class Ledger:
 
     def _oas(self, as_of: datetime) -> str:
         """Return SQL on each OA: its newest RefId read in order, and counts."""
-        in_order = f"chosen IS NOT TRUE AND sent_at <= {moment_literal(as_of)}"
+        latest = moment_literal(as_of)
+        in_order = f"(chosen IS NULL OR NOT chosen) AND sent_at <= {latest}"
         return (
             f"SELECT oa_id, max(CASE WHEN {in_order} THEN sent_at END) AS newest,"
             " count(*) AS known, sum(CASE WHEN state IN"

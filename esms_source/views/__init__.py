@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
 
 from esms_source.codes import read_code_table
-from esms_source.databases import Patience, columns_of, translated
+from esms_source.databases import (
+    Patience,
+    columns_of,
+    execute,
+    quoted_column,
+    translated,
+)
 from esms_source.sql import text_literal
 from esms_source.tables import (
     ELSEWHERE,
@@ -297,10 +303,10 @@ def has_all_columns(client: SqlClientBase[Any]) -> bool:
 
 
 def _is_current(client: SqlClientBase[Any], table: Table) -> bool:
-    columns = ", ".join(map(client.capabilities.escape_identifier, table.schema.names))
+    columns = ", ".join(quoted_column(client, name) for name in table.schema.names)
     name = client.make_qualified_table_name(table.name)
     try:
-        loaded = client.execute_sql(f"SELECT {columns} FROM {name}")
+        loaded = execute(client, f"SELECT {columns} FROM {name}")
     except DatabaseUndefinedRelation:
         return False
     shipped = {tuple(row.values()) for row in read_code_table(table).to_pylist()}
