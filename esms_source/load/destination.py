@@ -136,6 +136,7 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
     destination = copy(pipeline.destination)
     destination.config_params = dict(pipeline.destination.config_params)
     destination.caps_params = dict(pipeline.destination.caps_params)
+    known = _resolve_once(destination)
     own = dlt.pipeline(
         pipeline.pipeline_name,
         pipelines_dir=str(folder),
@@ -147,19 +148,20 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
     try:
         keep_private(Path(own.working_dir))
         _set_up(own)
-        _resolve_once(destination)
+        known.clear()  # what it has set up counts from now on
         yield own
     finally:
         pipeline.activate()
 
 
-def _resolve_once(destination: Any) -> None:  # noqa: ANN401  of any kind
+def _resolve_once(destination: Any) -> dict[Any, Any]:  # noqa: ANN401  of any kind
     """Let a destination resolve each configuration once: dlt 1.31 asks dozens of times.
 
     That was half of the processor's time of a small run. The threads of dlt's loader
     share a configuration, too.
     """
-    resolve, known = destination.configuration, {}
+    resolve = destination.configuration
+    known: dict[Any, Any] = {}
 
     def configuration(initial_config: Any, accept_partial: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002  dlt's signature
         key = type(initial_config), repr(dict(initial_config or {})), accept_partial
@@ -168,6 +170,7 @@ def _resolve_once(destination: Any) -> None:  # noqa: ANN401  of any kind
         return known[key]
 
     destination.configuration = configuration
+    return known
 
 
 def _set_up(own: dlt.Pipeline) -> None:
