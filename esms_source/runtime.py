@@ -122,7 +122,9 @@ class ScratchFolder(tempfile.TemporaryDirectory[str]):
     """
 
     def __init__(self) -> None:
-        super().__init__(prefix=f"{SCRATCH}{os.getpid()}-")
+        # A run that begins just now may try the lock, and so put it there again, while
+        # the folder is dropped: it drops the rest.
+        super().__init__(prefix=f"{SCRATCH}{os.getpid()}-", ignore_cleanup_errors=True)
         # Whichever thread is the last one may drop the folder.
         self._lock = FileLock(Path(self.name, _IN_USE), timeout=0, thread_local=False)
         self._lock.acquire()

@@ -98,3 +98,19 @@ def test_a_private_folder_is_read_by_its_user_alone(
     keep_private(folder)
     assert folder.stat().st_mode & 0o7777 == after
     keep_private(tmp_path / "nowhere")
+
+
+def test_a_run_that_begins_meanwhile_fails_no_cleanup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It tries the lock of each folder, and so puts it there once more."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = ScratchFolder()
+    remove = os.rmdir
+
+    def rmdir(path: str, **where: int) -> None:
+        Path(folder.name, "in-use.lock").touch()
+        remove(path, **where)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    folder.cleanup()
