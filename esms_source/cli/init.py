@@ -21,7 +21,14 @@ from esms_source.planning.warehouse import open_warehouse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-WAREHOUSES: Final = ("duckdb", "postgres")
+DESTINATIONS: Final = ("duckdb", "postgres")
+WAREHOUSES: Final = (*DESTINATIONS, "sqlalchemy")
+"""Where RefIds may be; SQLAlchemy reads MySQL, MariaDB and SQLite."""
+
+URLS: Final = {
+    "postgres": "postgresql://user:password@host:5432/database",
+    "sqlalchemy": "mysql+pymysql://user:password@host:3306/database",
+}
 
 LIKELY: Final[Mapping[str, Sequence[str]]] = {
     "ref_id_column": ("ref_id", "refid", "smsid", "sms_id", "reference_id"),
@@ -131,6 +138,7 @@ def ask(answers: Answers) -> None:
         answers.sent_at_timezone = click.prompt(
             "Time zone of times without one", default="Asia/Ho_Chi_Minh"
         )
+    kinds = click.Choice(DESTINATIONS)
     answers.result = click.prompt("Where to load to?", "duckdb", type=kinds)
     answers.result_credentials = _ask_credentials(str(answers.result), "esms.duckdb")
     answers.api_key = click.prompt("eSMS ApiKey", hide_input=True)
@@ -140,8 +148,7 @@ def ask(answers: Answers) -> None:
 def _ask_credentials(kind: str, file: str = "warehouse.duckdb") -> str:
     if kind == "duckdb":
         return str(click.prompt("Its DuckDB file", default=file))
-    url = "postgresql://user:password@host:5432/database"
-    return str(click.prompt(f"Its URL ({url})", hide_input=True))
+    return str(click.prompt(f"Its URL ({URLS[kind]})", hide_input=True))
 
 
 def _tables(answers: Answers) -> dict[tuple[str, str], list[str]]:
@@ -232,10 +239,11 @@ def _secrets(answers: Answers) -> str:
         _line("api_key", answers.api_key, "…"),
         _line("secret_key", answers.secret_key, "…"),
     ]
-    url = "postgresql://user:password@host:5432/database"
+    url = URLS["postgres"]
     if answers.warehouse not in (None, "duckdb"):
         lines += ["", "[sources.esms.ref_ids]"]
-        lines += [_line("credentials", answers.warehouse_credentials, url)]
+        sample = URLS.get(str(answers.warehouse), url)
+        lines += [_line("credentials", answers.warehouse_credentials, sample)]
     # dlt takes credentials of a destination from here only, be it a file's name.
     result = answers.result or "duckdb"
     example = "esms.duckdb" if result == "duckdb" else url
