@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from esms_source.planning.known import EPOCH, Ledger
 from esms_source.planning.planner import planning
-from esms_source.planning.reading import AT_HAND, CLOCKS, Reading, kinds_of_skipped
+from esms_source.planning.reading import CLOCKS, Reading, kinds_of_skipped
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,16 +78,11 @@ def compare(
             ledger.read(pipeline, settings, as_of, ["1 = 0"])
         reading = Reading(scratch, settings, ledger, as_of)
         found = reading.read_table(whole=True, kind="VIEW")
+        reading.read_keys()
         kinds = kinds_of_skipped(timed=found.columns.sent_at is not None)
         odd = f"({' OR '.join(kinds.values())})"
         values = {"odd": odd, "forgotten": ledger.forgotten}
-        sql = ledger.keys_of(AT_HAND)
-        # A server hands out the ledger's keys while DuckDB reads the warehouse's.
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            keys = thread.submit(ledger.read_keys, sql)
-            scratch.step("compared", values)
-            keys.result()
-        for step in ("shared", "unknown"):
+        for step in ("compared", "shared", "unknown"):
             scratch.step(step, values)
         ((rows, newest),) = scratch.rows(
             "SELECT count(*), epoch_us(max(sent_at)) FROM plan.main.compared"

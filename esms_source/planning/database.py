@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dlt.destinations.sql_client import SqlClientBase
-    from typing_extensions import Self
 
     from esms_source.planning.scratch import Scratch
 
@@ -94,12 +92,6 @@ class Database:
         self.is_remote = self._catalog is None
         self.is_postgres = client.capabilities.sqlglot_dialect == "postgres"
         self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST
-
-    def beside(self, scratch: Scratch) -> Self:
-        """Return the same database for the use of another thread, into its scratch."""
-        other = copy(self)
-        other._scratch = scratch  # noqa: SLF001  one of its own kind
-        return other
 
     def quote(self, name: str) -> str:
         """Quote the name of a column."""

@@ -115,35 +115,26 @@ class Ledger:
         )
         return {oa_id: EPOCH + timedelta(microseconds=at) for oa_id, at in rows}
 
-    def keys_of(self, at_hand: str) -> str:
-        """Return the query for which of the RefIds at hand the ledger has.
+    def read_keys(self, at_hand: str) -> None:
+        """Take over which of the RefIds at hand the ledger has.
 
         Args:
             at_hand: A query for them.
-        """
-        sql = f"SELECT oa_id, ref_id FROM {self._name}"
-        database = self._database
-        if database is None or not database.is_remote:
-            return sql
-        # Few keys are looked up; where there are many, all are copied faster.
-        most = database.in_list
-        rows = self._scratch.rows(f"{at_hand} LIMIT {most + 1}")
-        if len(rows) > most:
-            return sql
-        ref_ids = [row[0] for row in rows] or [""]
-        return f"{sql} WHERE ref_id IN ({text_list(ref_ids)})"
-
-    def read_keys(self, sql: str) -> None:
-        """Take over the keys that a query of the ledger selects.
-
-        Another thread may use the scratch database meanwhile.
 
         Raises:
             DestinationError: The ledger can't be read.
         """
-        if self._database is None:
+        database = self._database
+        if database is None:
             return
-        database = self._database.beside(self._scratch.beside())
+        sql = f"SELECT oa_id, ref_id FROM {self._name}"
+        if database.is_remote:
+            # Few keys are looked up; where there are many, all are copied faster.
+            most = database.in_list
+            rows = self._scratch.rows(f"{at_hand} LIMIT {most + 1}")
+            if len(rows) <= most:
+                ref_ids = [row[0] for row in rows] or [""]
+                sql += f" WHERE ref_id IN ({text_list(ref_ids)})"
         try:
             database.show(sql, "ledger_keys")
         except ReadError as exc:

@@ -128,8 +128,7 @@ class Reading:
     def read_keys(self) -> None:
         """Read which of all these the ledger has."""
         named = " UNION SELECT ref_id FROM plan.main.requested"
-        at_hand = AT_HAND + (named if self._requested else "")
-        self._ledger.read_keys(self._ledger.keys_of(at_hand))
+        self._ledger.read_keys(AT_HAND + (named if self._requested else ""))
 
     def add_requested(self) -> None:
         """Add RefIds asked for by name that neither warehouse nor ledger has."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from copy import copy
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -74,12 +73,6 @@ class Scratch:
         self.execute("SET preserve_insertion_order = false")
         self.execute("SET TimeZone = ?", [timezone])
         self._attached: dict[str, str] = {}
-
-    def beside(self) -> Self:
-        """Return the same database for the use of another thread."""
-        other = copy(self)
-        other.connection = self.connection.cursor()
-        return other
 
     def __enter__(self) -> Self:
         return self
