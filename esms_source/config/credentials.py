@@ -83,7 +83,10 @@ def check_credentials(credentials: object, name: str) -> None:
     host, database = credentials.host or "", credentials.database or ""
     if isinstance(credentials, DuckDbCredentials):
         if host or credentials.drivername != "duckdb" or _NO_FILE.search(database):
-            raise ConfigError(f"{name}: not the path of a DuckDB file", "correct it")
+            remedy = "correct it"
+            if credentials.drivername in POSTGRES_SCHEMES:
+                remedy = "name postgres as the destination of this URL"
+            raise ConfigError(f"{name}: not the path of a DuckDB file", remedy)
     elif isinstance(credentials, PostgresCredentials):
         if credentials.drivername not in POSTGRES_SCHEMES:
             fact = f"{name}: a URL with a scheme that PostgreSQL doesn't know"

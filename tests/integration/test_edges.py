@@ -326,3 +326,13 @@ def test_nobody_else_may_read_dlts_working_folder(
     folders = [path for path in (tmp_path / "dlt").rglob("esms") if path.is_dir()]
     assert folders
     assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+
+
+def test_the_shell_completes_commands_and_options() -> None:
+    """What docs/running.md says to put into the shell's start."""
+    for word, found in (("ru", "plain,run"), ("--ver", "plain,--verbose")):
+        asked = {"COMP_WORDS": f"esms {word}", "COMP_CWORD": "1"}
+        ended = CliRunner().invoke(
+            main, prog_name="esms", env=asked | {"_ESMS_COMPLETE": "bash_complete"}
+        )
+        assert found in ended.stdout.splitlines()

@@ -269,3 +269,10 @@ def test_a_table_of_another_schema_is_found(warehouse, plan):
     warehouse.use("zns_lag")
     with pytest.raises(RefIdTableError, match="; there is 'zns_log'"):
         plan()
+
+
+def test_a_postgresql_url_without_its_destination_is_told(plan):
+    """Who gives the URL alone learns which setting goes with it."""
+    table = {"table": "sent", "credentials": "postgresql://u:pw@localhost/crm"}
+    with pytest.raises(ConfigError, match="name postgres as the destination"):
+        plan(ref_ids=table)
