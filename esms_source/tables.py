@@ -72,7 +72,7 @@ class Table:
 
 
 def stamp(rows: pa.Table, load_id: str) -> pa.Table:
-    """Let rows bear the id of their load, unless they have one."""
+    """Let rows have the id of their load, unless they have one."""
     if "load_id" in rows.column_names:
         return rows
     load_ids = pa.repeat(pa.scalar(load_id, TEXT), len(rows))

@@ -1,7 +1,7 @@
 """Attempts that end in time, whatever the server sends.
 
 urllib3 bounds each read from a socket, not their sum: a server that sends a byte now
-and then would hold a thread for ever. Here each wait is at most what is left.
+and then would hold a thread without end. Here each wait is at most what is left.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def _read_number(value: Any) -> Decimal | None:  # noqa: ANN401  any JSON value
 def read_int(value: Any) -> int | None:  # noqa: ANN401  any JSON value
     """Read a whole number of 64 bits, as number or text."""
     number = _read_number(value)
-    # The exponent first: int() of 1E+999999 would take for ever.
+    # The exponent first: int() of 1E+999999 would not end.
     if number is None or number.adjusted() >= len(str(INT64.stop)):
         return None
     whole = int(number)

@@ -139,13 +139,13 @@ class Settings(BaseConfiguration):
             value = getattr(self, name)
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not fits(value):
-                raise refuse(name, f"{value} won't do", f"set it to {words}")
+                raise refuse(name, f"{value} is not allowed", f"set it to {words}")
         _check_url("base_url", self.base_url)
         if self.rest_base_url is not None:
             _check_url("rest_base_url", self.rest_base_url)
         if self.keep_requests is not None and not 0 < self.keep_requests < MOST_DAYS:
-            fact, remedy = f"{self.keep_requests} won't do", "set it to days above 0"
-            raise refuse("keep_requests", fact, remedy)
+            fact = f"{self.keep_requests} is not allowed"
+            raise refuse("keep_requests", fact, "set it to days above 0")
         self._check_rate_limit_store()
         self._check_phone_number()
         _ = self.planning_memory_mb  # which refuses what is no size
@@ -157,7 +157,7 @@ class Settings(BaseConfiguration):
     def rest_url(self) -> str | None:
         """Where eSMS's other endpoints are; None where they aren't asked.
 
-        Whoever asks GetCallback elsewhere must not have the key sent to eSMS unawares.
+        Whoever asks GetCallback elsewhere may not want eSMS to get the key.
         """
         if self.rest_base_url is not None or self.base_url.rstrip("/") != BASE_URL:
             return self.rest_base_url
@@ -218,7 +218,9 @@ class Settings(BaseConfiguration):
     def _check_phone_number(self) -> None:
         if self.phone_number not in PHONE_POLICIES:
             remedy = f"use one of {', '.join(PHONE_POLICIES)}"
-            raise refuse("phone_number", f"{self.phone_number!r} won't do", remedy)
+            raise refuse(
+                "phone_number", f"{self.phone_number!r} is not allowed", remedy
+            )
         if self.phone_number == "hash" and not (self.phone_hash_key or "").strip():
             remedy = "put it into .dlt/secrets.toml under [sources.esms]"
             raise refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)

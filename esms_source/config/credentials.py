@@ -59,7 +59,7 @@ def refuse_credentials(exc: Exception, what: str, name: str, remedy: str) -> Esm
 
 
 def _missing(traces: FieldLookupTraces) -> Iterator[str]:
-    """Yield the fields that dlt looked for in vain, those of credentials too."""
+    """Yield the fields that dlt did not find, those of credentials too."""
     for field, tried in traces.items():
         inner = [trace for trace in tried if isinstance(trace, LookupTraces)]
         for trace in inner:

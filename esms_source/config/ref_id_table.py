@@ -42,7 +42,7 @@ class RefIdTable(BaseConfiguration):
             raise refuse("ref_ids.table", "table and query are both set", "keep one")
         require_zone("ref_ids.sent_at_timezone", self.sent_at_timezone)
         if not 0 <= self.lag < float("inf"):
-            fact = f"{self.lag} won't do"
+            fact = f"{self.lag} is not allowed"
             raise refuse("ref_ids.lag", fact, "set it to seconds, 0 or more")
         _ = self.carried  # which refuses names that meet
 

@@ -60,7 +60,7 @@ def read_failure(exc: BaseException) -> Failure:
     """Say why a load failed.
 
     dlt calls errors terminal or transient by their classes: a NUL that PostgreSQL can't
-    store is transient to it, and would be tried for ever.
+    store is transient to it, and would be tried without end.
     """
     chain = list(_all_causes(exc))
     said = _said(chain)

@@ -47,7 +47,7 @@ def recover(pipeline: dlt.Pipeline, loader: Loader) -> None:
                 drop(package)
         if pipeline.has_pending_data:
             loader.load()
-        # Where dlt lost its own state it would consume nothing, for ever.
+        # Where dlt lost its own state it would consume nothing, again and again.
         for package in pending_packages(pipeline):
             drop(package)
     pipeline.set_local_state_val(DESTINATION, identity)

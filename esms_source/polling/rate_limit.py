@@ -122,7 +122,7 @@ class RateLimiter:
     def close(self) -> None:
         """End asking: what was given leave and hasn't left counts from now on.
 
-        The window may outlive it, and a slot without an end would close it for ever.
+        The window may outlive it, and a slot without an end would keep it closed.
         """
         with self._window.lock:
             for slot in self._unsent:
