@@ -26,6 +26,20 @@ if TYPE_CHECKING:
 WARM = Path(__file__).with_name("warm.py")
 
 
+@pytest.fixture
+def asking(
+    simulate: Callable[..., Simulator], api_key: str, secret_key: str
+) -> dict[str, Any]:
+    """Settings that ask a simulator, unhurried."""
+    return {
+        "api_key": api_key,
+        "secret_key": secret_key,
+        "base_url": simulate().url,
+        "requests_per_second": 500,
+        "max_in_flight": 8,
+    }
+
+
 @dataclass
 class Ended:
     """How a run of ``esms`` ended, and what it said."""

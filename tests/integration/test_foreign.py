@@ -26,7 +26,6 @@ from esms_source.planning.planner import Choice, make_plan
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from esms_source.simulator import Simulator
     from tests.conftest import Output
 
 pytestmark = pytest.mark.slow
@@ -148,20 +147,6 @@ def server(mariadb: str, monkeypatch: pytest.MonkeyPatch) -> Server:
     name = f"crm_{next(NUMBERS)}"
     Server(mariadb, monkeypatch).execute(f"CREATE DATABASE {name}")
     return Server(mariadb.replace("localhost/", f"localhost/{name}"), monkeypatch)
-
-
-@pytest.fixture
-def asking(
-    simulate: Callable[..., Simulator], api_key: str, secret_key: str
-) -> dict[str, Any]:
-    """Settings that ask a simulator, unhurried."""
-    return {
-        "api_key": api_key,
-        "secret_key": secret_key,
-        "base_url": simulate().url,
-        "requests_per_second": 500,
-        "max_in_flight": 8,
-    }
 
 
 def test_mariadb_is_read(server, output: Output, asking):

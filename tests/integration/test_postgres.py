@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esms_source.config import Settings
-    from esms_source.simulator import Simulator
     from tests.conftest import Output, Warehouse
 
 pytestmark = pytest.mark.slow
@@ -104,20 +103,6 @@ def server(postgres: str, monkeypatch: pytest.MonkeyPatch) -> Server:
     Server(postgres, monkeypatch).execute(f"CREATE DATABASE {name}")
     parts = urlsplit(postgres)._replace(path=f"/{name}")
     return Server(parts.geturl(), monkeypatch)
-
-
-@pytest.fixture
-def asking(
-    simulate: Callable[..., Simulator], api_key: str, secret_key: str
-) -> dict[str, Any]:
-    """Settings that ask a simulator, unhurried."""
-    return {
-        "api_key": api_key,
-        "secret_key": secret_key,
-        "base_url": simulate().url,
-        "requests_per_second": 500,
-        "max_in_flight": 8,
-    }
 
 
 def test_postgres_is_read_and_loaded(server, asking):
