@@ -18,7 +18,7 @@ INSTALL = $(UV) pip install --quiet --python $(BIN)/python
 endif
 
 # dev.txt holds every pin, the others take theirs from it, so that all fit one venv.
-LOCKS := dev core container tests airflow dagster dbt docs
+LOCKS := dev core container tests airflow dagster dbt lakes ducklake docs
 UPGRADE ?=
 
 WORKERS ?= 2
@@ -27,7 +27,7 @@ PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,14 @@ test-dagster: ## Run the tests of the Dagster definitions
 test-dbt: ## Run the tests of the dbt package
 	@$(MAKE) --no-print-directory VENV=.venv-dbt .venv-dbt/dbt.stamp
 	.venv-dbt/bin/python -m pytest tests/dbt
+
+test-lakes: ## Run the tests with Delta, Iceberg and S3
+	@$(MAKE) --no-print-directory VENV=.venv-lakes .venv-lakes/lakes.stamp
+	.venv-lakes/bin/python -m pytest tests/lakes
+
+test-ducklake: ## Run the tests with DuckLake
+	@$(MAKE) --no-print-directory VENV=.venv-ducklake .venv-ducklake/ducklake.stamp
+	.venv-ducklake/bin/python -m pytest tests/ducklake
 
 docs: $(VENV)/tests.stamp ## Write the pages and dbt models that are made of the code
 	$(BIN)/python tools/generate.py
