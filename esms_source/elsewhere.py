@@ -16,6 +16,7 @@ from esms_source.databases import (
     execute,
 )
 from esms_source.exceptions import EsmsError
+from esms_source.keeping import reading
 from esms_source.polling.names import Unnamed, ask_names
 from esms_source.polling.sent import VIETNAM, ask_sent
 from esms_source.redaction import first_line
@@ -80,7 +81,7 @@ def load_names(
             if wanted := unnamed(pipeline, session.seen, now):
                 names = ask_names(settings, url, wanted, session.stop, now)
                 tables = [merged(table, names[table.name]) for table in NAMED]
-                pipeline.extract(DltSource(Schema(SCHEMA), SCHEMA, tables))
+                loader.extract(DltSource(Schema(SCHEMA), SCHEMA, tables))
                 loader.load()
     except (*ReadError, EsmsError) as exc:
         said = f"names of OAs and templates aren't known: {first_line(exc)}"
@@ -128,14 +129,14 @@ def _load_sent(
         fact = f"{without} sent messages that eSMS lists have no ReferenceId"
         session.counts.warn(f"{fact} and aren't loaded")
     resource = merged(SENT_MESSAGES, content)
-    pipeline.extract(DltSource(Schema(SCHEMA), SCHEMA, [resource]))
+    loader.extract(DltSource(Schema(SCHEMA), SCHEMA, [resource]))
     loader.load()
 
 
 def _unread_days(pipeline: dlt.Pipeline, now: datetime) -> list[date]:
     """Return the days in Vietnam that are to be read, oldest first."""
     open_after = moment_literal(now - OPEN_FOR)
-    with pipeline.sql_client() as client:
+    with reading(pipeline) as client:
         sent = client.make_qualified_table_name(SENT_MESSAGES.name)
         read_at, newest, open_since = _row(
             client,
@@ -169,7 +170,7 @@ def unnamed(pipeline: dlt.Pipeline, seen: set[Seen], as_of: datetime) -> Unnamed
             of all earlier runs count too.
         as_of: Now, in UTC.
     """
-    with pipeline.sql_client() as client:
+    with reading(pipeline) as client:
         fresh = f"named_at > {moment_literal(as_of - NAMED_FOR)}"
         oas = _pairs(client, OAS.name, "oa_id, NULL", "1 = 1")
         if not oas and columns_of(client, CALLBACKS.name) is not None:

@@ -18,6 +18,7 @@ from esms_source.config.providers import settings_of
 from esms_source.databases import ReadError
 from esms_source.elsewhere import load_names, load_sent_messages
 from esms_source.exceptions import DestinationError, EsmsError
+from esms_source.keeping import as_events, is_lake, reading
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
@@ -273,7 +274,7 @@ class _Run:
                 if self._settings.keep_requests is not None:
                     kept = timedelta(days=self._settings.keep_requests)
                     prune(pipeline, session.clock.started_at - kept)
-                with pipeline.sql_client() as client:
+                with reading(pipeline) as client:
                     report.waiting, report.next_due_at = what_waits(client)
         except DestinationError as exc:
             exc.report = report
@@ -289,7 +290,7 @@ class _Run:
 
     def _must_compare(self) -> bool:
         """Tell whether it is time to compare the whole warehouse table again."""
-        with self._pipeline.sql_client() as client:
+        with reading(self._pipeline) as client:
             last = last_comparison(client)
         after = timedelta(seconds=self._settings.compare_all_after)
         return last is None or self._session.clock.started_at - last >= after
@@ -335,11 +336,12 @@ class _Run:
         requests = _begin_next(slices, session)
         while requests:
             record = partial(session.record, requests)
+            record = as_events(record) if is_lake(pipeline) else record
             tables = polled_tables(record, deduplicated=deduplicated)
             source = DltSource(Schema(SCHEMA), SCHEMA, [*tables, *small])
             small = []
             with session.counts.timed("ask"):
-                pipeline.extract(source)
+                self._loader.extract(source)
             requests = _begin_next(slices, session) if self._ahead else None
             self._progress.stage = "loading"
             with session.counts.timed("load"):

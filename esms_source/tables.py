@@ -328,7 +328,10 @@ ELSEWHERE: Final = (*NAMED, SENT_MESSAGES)
 
 TABLES: Final = (*POLLED, *SMALL, *ELSEWHERE)
 
-FIXED: Final = frozenset(column.name for column in REF_IDS.columns)
+ANSWERED_BY_LOAD: Final = "answered_by_load"
+"""In files: the load whose callbacks of a RefId count."""
+
+FIXED: Final = frozenset((*(c.name for c in REF_IDS.columns), ANSWERED_BY_LOAD))
 """Columns of the ledger that are never carried ones."""
 
 

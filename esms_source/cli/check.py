@@ -18,6 +18,7 @@ from esms_source.databases import (
 )
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.ledger import query_after
+from esms_source.keeping import reading
 from esms_source.load.checks import (
     check_destination,
     check_grants,
@@ -165,7 +166,7 @@ def _count(target: dlt.Pipeline) -> int:
     """Compare the tables with what a run loads, and count the ledger."""
     target.sync_destination()
     check_tables(target)
-    with target.sql_client() as client:
+    with reading(target) as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0
         name = client.make_qualified_table_name(REF_IDS.name)
@@ -233,7 +234,7 @@ def _check_names(settings: Settings) -> Found:
 
 def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
     """Return how many RefIds are missing, and for how many their time has come."""
-    with reporting_errors(), target.sql_client() as client:
+    with reporting_errors(), reading(target) as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0, 0
         before = moment_literal(Clock().started_at - query_after(settings))

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import click
 
-from esms_source.cli.keeping import forget, init, query, settle
+from esms_source.cli.keeping import compact, forget, init, query, settle
 from esms_source.cli.memory import tune
 from esms_source.cli.options import AS_JSON, choice_options, pipeline_options
 from esms_source.cli.output import echo, print_json, print_plan
@@ -279,5 +279,5 @@ def lookup(
         sys.exit(EXIT_FAILED)
 
 
-for _command in (init, query, settle, forget, simulate, demo):
+for _command in (init, query, settle, forget, compact, simulate, demo):
     main.add_command(_command)

@@ -12,7 +12,8 @@ from esms_source.databases import (
     execute,
     quoted_column,
 )
-from esms_source.exceptions import ConfigError
+from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.keeping import is_lake
 from esms_source.ledger import FORGOTTEN, forgotten_key
 from esms_source.load.destination import SHARED_STAGING
 from esms_source.load.locks import dataset_lock
@@ -73,7 +74,12 @@ def forget(
 
     Raises:
         ConfigError: The phone is none.
+        DestinationError: The tables are files.
     """
+    if is_lake(pipeline):
+        fact = "a lake keeps files, in which esms deletes no rows"
+        remedy = "delete them from all its tables with a tool for such files"
+        raise DestinationError(fact, remedy)
     patience = Patience()
     with editing(pipeline) as own:
         pairs = set() if ref_ids is None else _named(own, settings, ref_ids)

@@ -86,10 +86,12 @@ def query(
     esms query "SELECT * FROM delivery_daily" --csv delivery.csv
     """  # noqa: D301  click reads the backspace
     from esms_source.cli.query import run_query, write_csv
+    from esms_source.config import resolve_settings
     from esms_source.load.destination import open_pipeline, reporting_errors
 
     with reporting_errors():
-        names, rows = run_query(open_pipeline(destination, dataset, pipeline), sql)
+        target = open_pipeline(destination, dataset, pipeline)
+        names, rows = run_query(target, resolve_settings(), sql)
         if csv_file is not None:
             echo(f"{write_csv(csv_file, names, rows)} rows in {csv_file}")
         elif as_json:
@@ -158,4 +160,20 @@ def forget(
         None if ref_ids is None else read_ref_id_file(ref_ids),
     )
     for table, rows in counts.items():
+        echo(f"{table}: {rows} rows")
+
+
+@click.command()
+@pipeline_options
+def compact(pipeline: str, dataset: str, destination: str) -> None:
+    """Write the current rows of a lake as the plain tables ref_ids and callbacks.
+
+    For programs that read files and know no events; esms query needs no such tables.
+    """
+    from esms_source.cli.compact import compact as write_current
+    from esms_source.config import resolve_settings
+    from esms_source.load.destination import open_pipeline
+
+    target = open_pipeline(destination, dataset, pipeline)
+    for table, rows in write_current(target, resolve_settings()).items():
         echo(f"{table}: {rows} rows")

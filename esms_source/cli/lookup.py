@@ -14,6 +14,7 @@ from esms_source.databases import (
     execute,
 )
 from esms_source.exceptions import ConfigError
+from esms_source.keeping import reading
 from esms_source.ledger import WORK
 from esms_source.session import Session
 from esms_source.sql import text_list
@@ -84,7 +85,7 @@ class Found:
 
 def read_known(pipeline: dlt.Pipeline, ref_ids: Sequence[str]) -> Known:
     """Read what the destination knows, nothing where it has no such tables."""
-    with pipeline.sql_client() as client:
+    with reading(pipeline) as client:
 
         def rows(table: Table, columns: str, condition: str) -> Sequence[Any]:
             if columns_of(client, table.name) is None:

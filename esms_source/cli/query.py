@@ -10,18 +10,25 @@ from dlt.destinations.exceptions import DatabaseException
 
 from esms_source.databases import Patience, columns_of, duckdb_file
 from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.keeping import is_lake, reading
 from esms_source.load.checks import check_destination
 from esms_source.load.errors import read_failure
 from esms_source.sql import quote_name
 from esms_source.tables import REF_IDS
+from esms_source.views import show_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import dlt
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.config import Settings
 
 
-def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
+def run_query(
+    pipeline: dlt.Pipeline, settings: Settings, sql: str
+) -> tuple[list[str], list[Any]]:
     """Run SQL; return the columns' names and the rows of what it selects.
 
     Raises:
@@ -30,6 +37,10 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
         PipelineBusyError: Somebody else holds the file for too long.
     """
     check_destination(pipeline)
+    if is_lake(pipeline):
+        with reading(pipeline) as client:
+            show_views(client, settings)
+            return _run(client, sql)
     client = pipeline.sql_client()
     path = duckdb_file(client)
     name = client.dataset_name
@@ -37,6 +48,14 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
     if path is not None and not Path(path).exists():
         raise _nothing_there(name)
     Patience()(client.open_connection)
+    try:
+        return _run(client, sql)
+    finally:
+        client.close_connection()
+
+
+def _run(client: SqlClientBase[Any], sql: str) -> tuple[list[str], list[Any]]:
+    name = client.dataset_name
     try:
         if columns_of(client, REF_IDS.name) is None:
             raise _nothing_there(name)
@@ -50,8 +69,6 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
         if not failure.refused:
             raise
         raise ConfigError(f"the SQL is refused: {failure.said}") from exc
-    finally:
-        client.close_connection()
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

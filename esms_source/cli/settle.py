@@ -11,6 +11,7 @@ from esms_source.databases import (
     Patience,
     execute,
 )
+from esms_source.keeping import is_lake, reading
 from esms_source.load.checks import check_tables
 from esms_source.load.loader import Loader
 from esms_source.load.locks import dataset_lock
@@ -19,7 +20,7 @@ from esms_source.planning.planner import Choice, make_plan
 from esms_source.runtime import Clock, Counts
 from esms_source.source import source_of
 from esms_source.sql import text_list, text_literal
-from esms_source.tables import REF_IDS, SETTLED, STATES, without_load_id
+from esms_source.tables import REF_IDS, SETTLED, STATES, TEXT, without_load_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from esms_source.planning.given_rows import RefIds
 
 BY_HAND: Final = "settled by hand"
+EXPIRED: Final = {"state": "expired", "next_poll_at": None, "last_error": BY_HAND}
 UNSETTLED: Final = tuple(state for state in STATES if state not in SETTLED)
 AT_ONCE: Final = 1_000
 """RefIds of one statement."""
@@ -70,33 +72,64 @@ def settle(
         finally:
             known.close()
             named.close()
-        if pairs:
+        rows = [_rows(fresh, as_of)] if fresh else []
+        if pairs and is_lake(own):
+            rows.append(_expired(own, pairs))
+        elif pairs:
             with dataset_lock(own, patience):
                 _expire(own, pairs)
-        if fresh:
-            own.extract(source_of({REF_IDS.name: _rows(fresh, as_of)}))
+        if rows:
+            loader.extract(source_of({REF_IDS.name: _concat(rows)}))
             loader.load()
     return len(pairs) + len(fresh), named.skipped.remedies()
+
+
+def _concat(tables: Sequence[pa.Table]) -> pa.Table:
+    """Return all rows; a column that some lack is null there."""
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def _pairs(page: pa.Table) -> Iterator[Pair]:
     return zip(page["oa_id"].to_pylist(), page["ref_id"].to_pylist(), strict=True)
 
 
+def _expired(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> pa.Table:
+    """Return rows of a lake's ledger as they are once they have become expired."""
+    with reading(pipeline) as client:
+        ledger = client.make_qualified_table_name(REF_IDS.name)
+        rows: list[pa.Table] = []
+        for condition in _conditions(pairs):
+            sql = f"SELECT * EXCLUDE (load_id) FROM {ledger} WHERE {condition}"
+            with client.execute_query(sql) as cursor:
+                rows += cursor.iter_arrow(chunk_size=AT_ONCE)
+    table = _concat(rows)
+    for name, value in EXPIRED.items():
+        column = pa.repeat(pa.scalar(value, TEXT), len(table))
+        field = table.schema.field(name)
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, field, column.cast(field.type))
+    return table
+
+
 def _expire(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> None:
     """Let rows of the ledger become expired."""
     with pipeline.sql_client() as client:
         ledger = client.make_qualified_table_name(REF_IDS.name)
-        for oa_id in sorted({oa_id for oa_id, _ in pairs}):
-            ref_ids = [ref_id for oa, ref_id in pairs if oa == oa_id]
-            for start in range(0, len(ref_ids), AT_ONCE):
-                execute(
-                    client,
-                    f"UPDATE {ledger} SET state = 'expired', next_poll_at = NULL,"
-                    f" last_error = {text_literal(BY_HAND)}"
-                    f" WHERE oa_id = {text_literal(oa_id)} AND ref_id IN"
-                    f" ({text_list(ref_ids[start : start + AT_ONCE])})",
-                )
+        for condition in _conditions(pairs):
+            execute(
+                client,
+                f"UPDATE {ledger} SET state = 'expired', next_poll_at = NULL,"
+                f" last_error = {text_literal(BY_HAND)} WHERE {condition}",
+            )
+
+
+def _conditions(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Yield SQL conditions that name rows of the ledger, a number at a time."""
+    for oa_id in sorted({oa_id for oa_id, _ in pairs}):
+        ref_ids = [ref_id for oa, ref_id in pairs if oa == oa_id]
+        for start in range(0, len(ref_ids), AT_ONCE):
+            named = text_list(ref_ids[start : start + AT_ONCE])
+            yield f"oa_id = {text_literal(oa_id)} AND ref_id IN ({named})"
 
 
 def _rows(pairs: Sequence[Pair], now: datetime) -> pa.Table:

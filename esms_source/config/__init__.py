@@ -29,7 +29,7 @@ from typing_extensions import TypedDict
 
 from esms_source.config.providers import find
 from esms_source.config.ref_id_table import RefIdTable
-from esms_source.config.refusal import refuse, require_zone
+from esms_source.config.refusal import refuse, require_one_of, require_zone
 from esms_source.exceptions import ConfigError
 
 MAX_BATCH_SIZE: Final = 200
@@ -46,6 +46,7 @@ REST_BASE_URL: Final = "https://rest.esms.vn"
 
 PLAIN: Final = (bool, int, float, str)
 PHONE_POLICIES: Final = ("plain", "hash", "drop")
+TABLE_FORMATS: Final = ("parquet", "delta", "iceberg")
 
 MOST_DAYS: Final = 36_500
 
@@ -127,6 +128,7 @@ class Settings(BaseConfiguration):
     compare_all_after: float = 72_000
     planning_memory: str = "192 MB"
     keep_requests: float | None = None
+    table_format: str = "parquet"
     phone_number: str = "plain"
     phone_hash_key: TSecretStrValue | None = None
     timezone: str = "Asia/Ho_Chi_Minh"
@@ -149,6 +151,7 @@ class Settings(BaseConfiguration):
         self._check_rate_limit_store()
         self._check_phone_number()
         _ = self.planning_memory_mb  # which refuses what is no size
+        require_one_of("table_format", self.table_format, TABLE_FORMATS)
         require_zone("timezone", self.timezone)
         if self.oa_id is not None:
             self.oa_id = self.oa_id.strip() or None
@@ -216,11 +219,7 @@ class Settings(BaseConfiguration):
             raise refuse("rate_limit_store", "not a store that is known", remedy)
 
     def _check_phone_number(self) -> None:
-        if self.phone_number not in PHONE_POLICIES:
-            remedy = f"use one of {', '.join(PHONE_POLICIES)}"
-            raise refuse(
-                "phone_number", f"{self.phone_number!r} is not allowed", remedy
-            )
+        require_one_of("phone_number", self.phone_number, PHONE_POLICIES)
         if self.phone_number == "hash" and not (self.phone_hash_key or "").strip():
             remedy = "put it into .dlt/secrets.toml under [sources.esms]"
             raise refuse("phone_hash_key", "not set, yet phone_number is hash", remedy)
@@ -252,6 +251,7 @@ class SettingArguments(TypedDict, total=False):
     compare_all_after: float
     planning_memory: int | str
     keep_requests: float
+    table_format: str
     phone_number: str
     phone_hash_key: str
     timezone: str

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from esms_source.config.providers import SECTIONS
 from esms_source.exceptions import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _environment_name(name: str) -> str:
@@ -15,6 +19,17 @@ def _environment_name(name: str) -> str:
 def refuse(name: str, fact: str, remedy: str) -> ConfigError:
     """Return the error for a setting: the fact, and the remedy with where to set it."""
     return ConfigError(f"{name}: {fact}", f"{remedy} ({_environment_name(name)})")
+
+
+def require_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Refuse what is none of the words that a setting may be.
+
+    Raises:
+        ConfigError: It is another one.
+    """
+    if value not in allowed:
+        remedy = f"use one of {', '.join(allowed)}"
+        raise refuse(name, f"{value!r} is not allowed", remedy)
 
 
 def require_zone(name: str, zone: str) -> None:

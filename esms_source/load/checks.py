@@ -12,6 +12,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from esms_source.config.credentials import check_credentials
 from esms_source.databases import duckdb_file
 from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.keeping import check_layout, is_lake
 from esms_source.load.destination import credentials_of, is_postgres, reaching
 from esms_source.tables import POLLED, REF_IDS, SCHEMA
 
@@ -29,12 +30,15 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
     Raises:
         DestinationError: With the remedy.
     """
+    if is_lake(pipeline):
+        check_layout(pipeline)
+        return
     # Before any client, which may need what isn't installed.
     capabilities = pipeline.destination.capabilities()
     if "delete-insert" not in (capabilities.supported_merge_strategies or ()):
         fact = f"{pipeline.destination.destination_name} can't delete rows in a merge"
         text = f"{fact}, so that callbacks a later answer lacks would stay"
-        raise DestinationError(text, "load into duckdb or an SQL warehouse")
+        raise DestinationError(text, "load into duckdb, an SQL warehouse or files")
     client = pipeline.sql_client()
     setting = credentials_of(pipeline.destination.destination_name)
     check_credentials(client.credentials, setting)

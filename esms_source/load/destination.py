@@ -266,7 +266,9 @@ def reporting_errors() -> Iterator[None]:
 
 def credentials_of(destination: str) -> str:
     """Return the setting that holds a destination's credentials."""
-    return f"DESTINATION__{destination.upper()}__CREDENTIALS"
+    name = destination.rpartition(".")[2].upper()
+    what = "BUCKET_URL" if name == "FILESYSTEM" else "CREDENTIALS"
+    return f"DESTINATION__{name}__{what}"
 
 
 def innermost(exc: BaseException) -> str:

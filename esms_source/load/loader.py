@@ -14,6 +14,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from esms_source.databases import ReadError
 from esms_source.exceptions import DestinationError
+from esms_source.keeping import as_kept
 from esms_source.load.errors import Failure, is_out_of_memory, read_failure
 from esms_source.load.locks import dataset_lock, give_memory
 from esms_source.load.packages import drop, files_of, has_begun, pending_packages
@@ -69,6 +70,7 @@ class Loader:
     ) -> None:
         self._pipeline = pipeline
         self._patience = patience
+        self._table_format = settings.table_format
         self._kept = Path(pipeline.working_dir, "esms_kept")
         self._parts = Parts(settings, make_source, counts, self._load_part)
 
@@ -91,6 +93,12 @@ class Loader:
             if not tables:
                 raise refused_by(failure) from exc
         return self._parts.load(tables, failure)
+
+    def extract(self, source: DltSource) -> str:
+        """Extract a source as its destination keeps it; return the load's id."""
+        source = as_kept(source, self._pipeline, self._table_format)
+        (load_id,) = self._pipeline.extract(source).loads_ids
+        return load_id
 
     def _load(self) -> list[str]:
         self._keep_files()
@@ -123,7 +131,7 @@ class Loader:
         Raises:
             DestinationError: It can't be loaded now.
         """
-        (load_id,) = self._pipeline.extract(source).loads_ids
+        load_id = self.extract(source)
         try:
             self._load()
         except LOAD_ERRORS as exc:

@@ -9,6 +9,7 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.databases import execute
 from esms_source.exceptions import ConfigError
+from esms_source.keeping import reading
 from esms_source.load.destination import identity_of
 from esms_source.load.packages import drop, has_begun, pending_packages
 from esms_source.sql import moment_literal
@@ -83,7 +84,7 @@ def _is_overtaken(pipeline: dlt.Pipeline, oldest: str) -> bool:
     # dlt makes load ids of the time.
     begun_at = datetime.fromtimestamp(float(oldest), timezone.utc)
     try:
-        with pipeline.sql_client() as client:
+        with reading(pipeline) as client:
             loads = client.make_qualified_table_name(LOADS)
             rows = execute(
                 client,

@@ -11,6 +11,7 @@ from esms_source.databases import (
     columns_of,
     execute,
 )
+from esms_source.keeping import is_lake, write_file
 from esms_source.load.locks import dataset_lock
 from esms_source.tables import REF_IDS, RUNS
 
@@ -34,14 +35,13 @@ def record_run(pipeline: dlt.Pipeline, patience: Patience, row: dict[str, Any]) 
     Raises:
         DatabaseException: The destination doesn't take it.
     """
-    client = pipeline.destination_client()
+    client: Any = pipeline.destination_client()
+    if is_lake(pipeline):
+        write_file(pipeline, RUNS, run_row(pipeline, row), row["run_id"])
+        return
     if not isinstance(client, SqlJobClientBase):
         return
-    known = {
-        "pipeline_name": pipeline.pipeline_name,
-        "version": metadata.version("esms-source"),
-    }
-    values = [(known | row)[name] for name in RUNS.schema.names]
+    values = list(run_row(pipeline, row).values())
     with dataset_lock(pipeline, patience), client.sql_client as sql:
         name = sql.make_qualified_table_name(RUNS.name)
         if columns_of(sql, RUNS.name) is None:
@@ -51,6 +51,15 @@ def record_run(pipeline: dlt.Pipeline, patience: Patience, row: dict[str, Any]) 
         places = ", ".join(["%s"] * len(values))
         columns = ", ".join(map(sql.capabilities.escape_identifier, RUNS.schema.names))
         sql.execute_sql(f"INSERT INTO {name} ({columns}) VALUES ({places})", *values)
+
+
+def run_row(pipeline: dlt.Pipeline, row: dict[str, Any]) -> dict[str, Any]:
+    """Return all values of a run's row, in order."""
+    known = {
+        "pipeline_name": pipeline.pipeline_name,
+        "version": metadata.version("esms-source"),
+    }
+    return {name: (known | row)[name] for name in RUNS.schema.names}
 
 
 def last_comparison(client: SqlClientBase[Any]) -> datetime | None:

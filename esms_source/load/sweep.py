@@ -9,6 +9,7 @@ from esms_source.databases import (
     columns_of,
     execute,
 )
+from esms_source.keeping import is_lake
 from esms_source.sql import moment_literal, text_list
 from esms_source.tables import API_REQUESTS, LOADS, REJECTED_ROWS, RUNS, SCHEMA
 
@@ -30,6 +31,8 @@ def sweep(pipeline: dlt.Pipeline, *, locked: bool) -> None:
         locked: Whether no ``sync`` can be loading now. A plain run may be: its rows,
             which bear no ``run_id``, stay for a day.
     """
+    if is_lake(pipeline):
+        return  # what isn't of a completed load is never read there
     with pipeline.sql_client() as client:
         loads = client.make_qualified_table_name(LOADS)
         completed = (

@@ -64,6 +64,7 @@ class Database:
         scratch: Where what is read goes.
         schema: The schema that holds the tables, or None for the default one.
         is_ours: Whether dlt made the tables, as ours: it may have folded their names.
+        shown: The scratch's catalog where it is shown already.
 
     Attributes:
         is_remote: Whether what is read must be copied.
@@ -78,13 +79,14 @@ class Database:
         schema: str | None,
         *,
         is_ours: bool = False,
+        shown: str | None = None,
     ) -> None:
         self._is_ours = is_ours
         self._relations: set[str] = set()
         self._client = client
         self._scratch = scratch
         self._schema = schema
-        self._catalog: str | None = None
+        self._catalog = shown
         path = duckdb_file(client)
         if path is not None and Path(path).exists():
             self._catalog = scratch.attach(path)

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from esms_source.databases import ReadError, cause_of, explain
+from esms_source.keeping import is_lake, show
 from esms_source.ledger import FORGOTTEN, WORK, due_condition, forgotten_key_sql
 from esms_source.planning.database import Database
 from esms_source.sql import moment_literal, text_list, text_literal
-from esms_source.tables import LOADS, REF_IDS, SETTLED, is_carried
+from esms_source.tables import ANSWERED_BY_LOAD, LOADS, REF_IDS, SETTLED, is_carried
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +82,7 @@ class Ledger:
             DestinationError: The ledger can't be read.
         """
         try:
-            client = pipeline.sql_client()
-            schema = client.dataset_name
-            database = Database(client, self._scratch, schema, is_ours=True)
+            database = self._open(pipeline)
             self._name = database.name_of(REF_IDS.name)
             present = database.columns(self._name)
             if present is None:
@@ -107,6 +106,13 @@ class Ledger:
             "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
             [int(settings.ref_ids.lag * 1_000_000)],
         )
+
+    def _open(self, pipeline: dlt.Pipeline) -> Database:
+        client, shown = pipeline.sql_client(), None
+        schema = client.dataset_name
+        if is_lake(pipeline):
+            shown, schema = show(pipeline, self._scratch.connection)
+        return Database(client, self._scratch, schema, is_ours=True, shown=shown)
 
     def windows(self) -> dict[str, datetime]:
         """Return from when on rows of each OA are read."""
@@ -145,7 +151,8 @@ class Ledger:
     ) -> None:
         known = {name.lower() for name in present}
         # A ledger of version 0.1 lacks some of them.
-        names = [name for name in (*WORK.names, "load_id") if name in known]
+        fixed = (*WORK.names, "load_id", ANSWERED_BY_LOAD)
+        names = [name for name in fixed if name in known]
         carried = [name for name in present if is_carried(name)]
         columns = ", ".join([*names, *map(database.quote, carried)])
         database.copy(f"SELECT {columns} FROM {self._name} WHERE {condition}", "copied")

@@ -13,6 +13,7 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.databases import translated
 from esms_source.exceptions import DestinationError
+from esms_source.keeping import is_lake, reading
 from esms_source.report.folding import AGES, OUTCOMES, fold
 from esms_source.sql import text_literal
 from esms_source.tables import CALLBACKS, LOADS, OAS, REF_IDS, TEMPLATES
@@ -22,6 +23,7 @@ from esms_source.views import (
     read_view,
     refresh_views,
     setting_values,
+    show_views,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +63,9 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
     """
     with _reporting_errors(pipeline):
         refresh_views(pipeline, settings)
-        with pipeline.sql_client() as client:
+        with reading(pipeline) as client:
+            if is_lake(pipeline):
+                show_views(client, settings)
             _refuse_earlier_version(client)
             carried = _carried(client)
             facts = _arrow(client, _facts_sql(client, settings, carried))

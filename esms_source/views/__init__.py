@@ -20,6 +20,7 @@ from esms_source.databases import (
     quoted_column,
     translated,
 )
+from esms_source.keeping import is_lake, reading
 from esms_source.sql import text_literal
 from esms_source.tables import (
     ELSEWHERE,
@@ -143,8 +144,17 @@ def lacks_small_tables(pipeline: dlt.Pipeline, patience: Patience) -> bool:
         return patience(lambda: _lacks_small_tables(pipeline))
 
 
+def show_views(client: SqlClientBase[Any], settings: Settings) -> None:
+    """Make the views where a lake is shown, for as long as it is."""
+    ledger = columns_of(client, REF_IDS.name)
+    if ledger is not None:
+        _Maker(client, settings, ledger).show()
+
+
 def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
-    with pipeline.sql_client() as client:
+    if is_lake(pipeline):
+        return False
+    with reading(pipeline) as client:
         if client.capabilities.sqlglot_dialect not in DIALECTS:
             return False
         ledger = columns_of(client, REF_IDS.name)
@@ -163,7 +173,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
 
 
 def _lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
-    with pipeline.sql_client() as client:
+    with reading(pipeline) as client:
         return not all(_is_current(client, table) for table in SMALL) or any(
             columns_of(client, table.name) is None for table in ELSEWHERE
         )
@@ -208,6 +218,11 @@ class _Maker:
         except DatabaseException:
             return False
         return [row[0] for row in rows or ()] == [self._fingerprint]
+
+    def show(self) -> None:
+        """Make the views, undescribed."""
+        for sql in self._creations:
+            self._client.execute_sql(sql)
 
     def make(self) -> None:
         """Make the views and describe them, all or none."""

@@ -1,0 +1,282 @@
+"""The files of a dataset, shown to DuckDB as the tables that they stand for."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+import dlt
+import duckdb
+import pyarrow as pa
+from dlt.common.destination.exceptions import DestinationUndefinedEntity
+from dlt.common.schema import Schema
+from dlt.common.schema.utils import new_table
+from pyarrow import parquet
+
+from esms_source.exceptions import DestinationError
+from esms_source.runtime import ScratchFolder
+from esms_source.sql import quote_name, text_literal
+from esms_source.tables import (
+    ANSWERED_BY_LOAD,
+    API_REQUESTS,
+    BIGINT,
+    BOOL,
+    CALLBACKS,
+    DECIMAL,
+    LOADS,
+    REF_IDS,
+    RUNS,
+    SCHEMA,
+    TABLES,
+    TEXT,
+    TIMESTAMP,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from dlt.common.destination.typing import PreparedTableSchema
+    from dlt.destinations.sql_client import SqlClientBase
+
+    from esms_source.tables import Table
+
+FILESYSTEM: Final = ".filesystem"
+"""How the type of dlt's destination that writes files ends."""
+
+EVENTS: Final = {REF_IDS.name: "ref_id_events", CALLBACKS.name: "callback_events"}
+"""Under which names rows of tables lie that mean something else, by the tables'."""
+
+DELTA: Final = "delta"
+ICEBERG: Final = "iceberg"
+
+_SIGNS: Final = (("/_delta_log/", DELTA), (".metadata.json", ICEBERG))
+"""Parts of the paths of files that tell a table's format."""
+
+_LOAD_ID: Final = re.compile(r"(\d{9,}\.\d+)\.[^./\\]+\.parquet$")
+"""Where a file's name holds its load, in dlt's own layout."""
+
+_DUCKDB_TYPES: Final = {
+    TEXT: "VARCHAR",
+    BIGINT: "BIGINT",
+    BOOL: "BOOLEAN",
+    DECIMAL: "DECIMAL(18, 4)",
+    TIMESTAMP: "TIMESTAMPTZ",
+}
+
+_LOADS: Final = (
+    "{load_id: 'VARCHAR', schema_name: 'VARCHAR', status: 'BIGINT',"
+    " inserted_at: 'TIMESTAMPTZ', schema_version_hash: 'VARCHAR'}"
+)
+
+_MEMORY: Final = "512MB"
+
+
+def is_lake(pipeline: dlt.Pipeline) -> bool:
+    """Tell whether a destination keeps files, in which nothing can be replaced."""
+    return pipeline.destination.destination_type.endswith(FILESYSTEM)
+
+
+@cache
+def statements() -> dict[str, str]:
+    """Return the queries of ``current.sql`` by the names in front of them."""
+    text = resources.files(__package__).joinpath("current.sql").read_text("utf-8")
+    parts = re.split(r"^-- ([a-z_]+): ", text, flags=re.MULTILINE)[1:]
+    return {
+        name: "-- " + part.strip().removesuffix(";")
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+class Lake:
+    """A dataset of files.
+
+    Args:
+        pipeline: Whose destination keeps it.
+
+    Attributes:
+        dataset: Its name there.
+    """
+
+    def __init__(self, pipeline: dlt.Pipeline) -> None:
+        self._schema = Schema(SCHEMA)
+        target = dlt.dataset(
+            pipeline.destination, pipeline.dataset_name, self._schema
+        )
+        self._client: Any = target.destination_client
+        self.dataset = str(self._client.dataset_name)
+
+    def show(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        catalog: str,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        """Make a view of each table; of none where nothing was loaded yet.
+
+        Args:
+            connection: A DuckDB.
+            catalog: Its database that gets a schema of the dataset's name.
+            at_once: Whether to find now which event of each RefId is the newest.
+
+        Raises:
+            DestinationError: Files are gone, or other programs deleted rows in them.
+        """
+        if not self._client.is_local_filesystem:
+            connection.register_filesystem(self._client.fs_client)
+        where = f"{catalog}.{quote_name(self.dataset)}"
+        connection.execute(f"CREATE SCHEMA {where}")
+
+        def view(name: str, sql: str, kind: str = "VIEW") -> None:
+            connection.execute(f"CREATE {kind} {where}.{quote_name(name)} AS {sql}")
+
+        completed = self._show_loads(connection, where, view)
+        if not completed:
+            return
+        for table in (*TABLES, RUNS):
+            name = EVENTS.get(table.name, table.name)
+            files = self._files(name, completed)
+            if name == EVENTS[REF_IDS.name] and not files:
+                self._refuse_lost_ledger(completed)
+                return
+            rows = self._rows(table, files)
+            step = statements().get(name, "{rows}")
+            view(name, step.format(rows=rows, loads=f"{where}.{LOADS}"))
+        values = {name: f"{where}.{name}" for name in ("latest", *EVENTS.values())}
+        values |= {"ref_ids": f"{where}.ref_ids"}
+        for name in ("latest", *EVENTS):
+            kind = "TABLE" if name == "latest" and at_once else "VIEW"
+            view(name, statements()[name].format_map(values), kind)
+
+    @property
+    def layout(self) -> str:
+        """How dlt names files."""
+        return str(self._client.config.layout)
+
+    def write(self, rows: pa.Table, table: Table, name: str) -> None:
+        """Write a file into a table's folder, whole or not at all."""
+        system = self._client.fs_client
+        folder = self._client.get_table_dir(table.name)
+        system.makedirs(folder, exist_ok=True)
+        path = f"{folder}{name}.parquet"
+        with system.open(f"{path}.part", "wb") as file:
+            parquet.write_table(rows, file)
+        system.mv(f"{path}.part", path)
+
+    def _show_loads(
+        self, connection: duckdb.DuckDBPyConnection, where: str, view: Any  # noqa: ANN401
+    ) -> set[str]:
+        """Show dlt's table of loads; return the ids of those that completed."""
+        paths = self._paths(LOADS)
+        if not paths:
+            return set()
+        view(
+            LOADS,
+            f"SELECT * FROM read_json({self._list(paths)}, columns = {_LOADS},"
+            " format = 'newline_delimited', ignore_errors = true)",
+        )
+        rows = connection.execute(
+            f"SELECT load_id FROM {where}.{LOADS}"
+            f" WHERE status = 0 AND schema_name = '{SCHEMA}'"
+        )
+        return {row[0] for row in rows.fetchall()}
+
+    def _refuse_lost_ledger(self, completed: set[str]) -> None:
+        """Refuse a lake whose ledger is gone, though requests tell of one."""
+        if self._files(API_REQUESTS.name, completed):
+            fact = f"the table {EVENTS[REF_IDS.name]!r} is gone, though loads of it"
+            remedy = "restore it, or choose another dataset"
+            raise DestinationError(f"{fact} are known", remedy)
+
+    def _rows(self, table: Table, files: Sequence[str]) -> str:
+        """Return SQL that selects all rows of some files."""
+        columns = [(c.name, _DUCKDB_TYPES[c.type]) for c in table.columns]
+        if table is REF_IDS:
+            columns.append((ANSWERED_BY_LOAD, _DUCKDB_TYPES[TEXT]))
+        none = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns)
+        if not files:
+            return f"SELECT {none} WHERE false"
+        # A column that no file has yet is there, too.
+        return (
+            f"SELECT * FROM read_parquet({self._list(files)}, union_by_name = true)"
+            f" UNION ALL BY NAME SELECT {none} WHERE false"
+        )
+
+    def _files(self, name: str, completed: set[str]) -> list[str]:
+        """Return the Parquet files that hold a table's rows.
+
+        dlt names files by their load, so that those of loads that never completed,
+        which may be cut off, aren't opened.
+        """
+        paths = self._paths(name)
+        for sign, table_format in _SIGNS:
+            if any(sign in path.replace("\\", "/") for path in paths):
+                return self._files_of_open_table(name, table_format)
+        if name == RUNS.name:
+            return [path for path in paths if path.endswith(".parquet")]
+        found = ((path, _LOAD_ID.search(path)) for path in paths)
+        return [path for path, match in found if match and match[1] in completed]
+
+    def _files_of_open_table(self, name: str, table_format: str) -> list[str]:
+        hints: Any = new_table(name, table_format=table_format)
+        self._schema.update_table(hints)
+        table = self._client.load_open_table(table_format, name)
+        if table_format == DELTA:
+            files, is_changed = table.file_uris(), table.protocol().reader_features
+        else:
+            tasks = list(table.scan().plan_files())
+            files = [task.file.file_path for task in tasks]
+            is_changed = any(task.delete_files for task in tasks)
+        if is_changed:
+            fact = f"another program deleted rows of {name!r} by marking them"
+            raise DestinationError(fact, "let it rewrite the files")
+        return [path.removeprefix("file://") for path in files]
+
+    def _paths(self, name: str) -> list[str]:
+        """Return all files of a table's folder, in the form that DuckDB takes."""
+        try:
+            paths: list[str] = self._client.list_table_files(name)
+        except (DestinationUndefinedEntity, FileNotFoundError):
+            return []
+        if self._client.is_local_filesystem:
+            return paths
+        return [f"{self._client.config.protocol}://{path}" for path in paths]
+
+    def _list(self, paths: Sequence[str]) -> str:
+        return f"[{', '.join(map(text_literal, sorted(paths)))}]"
+
+
+@contextmanager
+def opened(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
+    """Open a lake by a client that reads the tables in it by their names."""
+    with ScratchFolder() as folder, duckdb.connect() as connection:
+        connection.execute("SET temp_directory = ?", [folder])
+        connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        lake = Lake(pipeline)
+        lake.show(connection, "memory")
+        destination = dlt.destinations.duckdb(connection)
+        dataset = dlt.dataset(destination, lake.dataset, Schema(SCHEMA))
+        with dataset.sql_client as client:
+            yield client
+
+
+def check_layout(pipeline: dlt.Pipeline) -> None:
+    """Refuse a lake whose files' names don't tell their load.
+
+    Raises:
+        DestinationError: With the remedy.
+    """
+    layout = str(Lake(pipeline).layout)
+    if "/{load_id}.{file_id}." not in layout:
+        fact = f"the layout {layout!r} of files doesn't end with {{load_id}}.{{file_id}}"
+        raise DestinationError(fact, "leave DESTINATION__FILESYSTEM__LAYOUT out")
+
+
+def write_file(
+    pipeline: dlt.Pipeline, table: Table, row: Mapping[str, Any], name: str
+) -> None:
+    """Write one row of a table as a file of its own."""
+    Lake(pipeline).write(pa.Table.from_pylist([row], schema=table.schema), table, name)
