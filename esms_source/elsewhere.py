@@ -108,17 +108,16 @@ def load_sent_messages(
                 for page in ask_sent(settings, url, day, session.stop):
                     rows += page
                     if len(rows) >= MOST_ROWS:
-                        _load_sent(pipeline, loader, session, settings, rows)
+                        _load_sent(loader, session, settings, rows)
                         rows = []
                 if rows:
-                    _load_sent(pipeline, loader, session, settings, rows)
+                    _load_sent(loader, session, settings, rows)
     except (*ReadError, EsmsError) as exc:
         said = f"what eSMS says was sent isn't known: {first_line(exc)}"
         session.counts.warn(f"{said}; the next run asks again")
 
 
 def _load_sent(
-    pipeline: dlt.Pipeline,
     loader: Loader,
     session: Session,
     settings: Settings,

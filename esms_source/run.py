@@ -18,7 +18,7 @@ from esms_source.config.providers import settings_of
 from esms_source.databases import ReadError
 from esms_source.elsewhere import load_names, load_sent_messages
 from esms_source.exceptions import DestinationError, EsmsError
-from esms_source.keeping import as_events, is_lake, reading
+from esms_source.keeping import as_events, reading
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
@@ -223,7 +223,7 @@ class _Run:
         """Recover, plan, ask and load slice after slice, and make the views."""
         pipeline, session = self._pipeline, self._session
         patience = session.patience
-        check_destination(pipeline)
+        check_destination(pipeline, self._settings)
         check_grants(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
         with session.counts.timed("load"):
@@ -335,8 +335,7 @@ class _Run:
         slices = plan.slices()
         requests = _begin_next(slices, session)
         while requests:
-            record = partial(session.record, requests)
-            record = as_events(record) if is_lake(pipeline) else record
+            record = as_events(partial(session.record, requests), pipeline)
             tables = polled_tables(record, deduplicated=deduplicated)
             source = DltSource(Schema(SCHEMA), SCHEMA, [*tables, *small])
             small = []

@@ -19,6 +19,8 @@ from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
+from esms_source.exceptions import ConfigError
+from esms_source.keeping import is_lake
 from esms_source.load.checks import check_destination
 from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
@@ -53,7 +55,7 @@ WRITE_AT_ONCE: Final = f"sources.{SCHEMA}.data_writer.buffer_max_items"
 
 
 @contextmanager
-def _extracting(load_id: str) -> Iterator[None]:
+def extracting(load_id: str) -> Iterator[None]:
     """Keep phones and needless warnings out of dlt's log, and what came on its disk.
 
     dlt gathers 5 000 rows whatever they take, and a page is bounded by its bytes.
@@ -132,6 +134,9 @@ def _ask_all(
         pipeline = dlt.current.pipeline()
         require_own_load(load_id)
         check_destination(pipeline)
+        if is_lake(pipeline):
+            fact = "a plain run merges rows, which files can't"
+            raise ConfigError(fact, "use sync(pipeline), or esms run: they append")
         keep_private(Path(pipeline.working_dir))
         remember_destination(pipeline)
         with dataset_lock(pipeline, session.patience) as is_locked:
@@ -170,7 +175,7 @@ def polled_tables(
     @dlt.resource(name="polled", selected=False)
     def polled() -> Iterator[Polled | None]:
         load_id = dlt.current.load_package_state()["load_id"]
-        with _extracting(load_id):
+        with extracting(load_id):
             for page in ask(load_id):
                 yield page
                 # dlt takes turns: each table writes its rows before the next page.

@@ -17,8 +17,8 @@ from esms_source.databases import (
     execute,
 )
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
+from esms_source.keeping import reading, url_of
 from esms_source.ledger import query_after
-from esms_source.keeping import reading
 from esms_source.load.checks import (
     check_destination,
     check_grants,
@@ -78,8 +78,8 @@ def checks(pipeline: str, dataset: str, destination: str) -> Iterator[Outcome]:
         found["sample"], outcome = _check_warehouse(settings, target)
         return outcome
 
-    def target(_: Settings) -> Found:
-        return _check_destination(pipeline, dataset, destination)
+    def target(settings: Settings) -> Found:
+        return _check_destination(settings, pipeline, dataset, destination)
 
     def api_key(settings: Settings) -> Found:
         return check_api_key(settings, found["sample"])
@@ -139,14 +139,16 @@ def _check_warehouse(
     return found.sample, ("warn" if is_odd else "ok", said)
 
 
-def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
+def _check_destination(
+    settings: Settings, pipeline: str, dataset: str, destination: str
+) -> Found:
     with (
         reporting_errors(),
         own_pipeline(open_pipeline(destination, dataset, pipeline)) as target,
     ):
-        check_destination(target)
+        check_destination(target, settings)
         check_grants(target)
-        path = duckdb_file(target.sql_client())
+        path = url_of(target) or duckdb_file(target.sql_client())
         known = _count(target) if _is_there(target) else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination

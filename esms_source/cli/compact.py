@@ -11,12 +11,12 @@ from dlt.extract import DltSource
 from esms_source.cli.editing import editing
 from esms_source.databases import Patience, columns_of
 from esms_source.exceptions import ConfigError, DestinationError
-from esms_source.keeping import as_plain, is_lake, reading
+from esms_source.keeping import as_plain, is_lake, pages_of, reading
 from esms_source.load.loader import Loader
 from esms_source.load.recovery import recover
 from esms_source.runtime import Counts
-from esms_source.source import source_of
-from esms_source.tables import CALLBACKS, REF_IDS, SCHEMA
+from esms_source.source import extracting, source_of
+from esms_source.tables import CALLBACKS, REF_IDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.tables import Table
 
-ROWS: Final = 50_000
-"""Rows that are read at once."""
+COMPACT: Final = "esms_compact"
+"""dlt's schema of the plain tables.
+
+In that of the events dlt would take both for tables of one resource, and empty both.
+"""
 
 
 def compact(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, int]:
@@ -61,9 +64,11 @@ def compact(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, int]:
             if columns_of(client, REF_IDS.name) is None:
                 fact = f"nothing is loaded into the dataset {own.dataset_name!r}"
                 raise DestinationError(fact, "name another --dataset, or run esms run")
-            tables = [_rows(client, table, counts) for table in (REF_IDS, CALLBACKS)]
-            source = DltSource(Schema(SCHEMA), SCHEMA, tables)
-            own.extract(as_plain(source, settings.table_format))
+            # One after the other: each reads by the same connection.
+            for table in (REF_IDS, CALLBACKS):
+                rows = _rows(client, table, counts)
+                source = DltSource(Schema(COMPACT), COMPACT, [rows])
+                own.extract(as_plain(source, settings.table_format))
         loader.load()
     return counts
 
@@ -73,11 +78,11 @@ def _rows(
 ) -> DltResource:
     def rows() -> Iterator[pa.Table]:
         counts[table.name] = 0
-        yield table.schema.empty_table()
         name = client.make_qualified_table_name(table.name)
-        with client.execute_query(f"SELECT * FROM {name}") as cursor:
-            for chunk in cursor.iter_arrow(chunk_size=ROWS):
-                counts[table.name] += len(chunk)
-                yield chunk
+        with extracting(dlt.current.load_package_state()["load_id"]):
+            yield table.schema.empty_table()
+            for page in pages_of(client, f"SELECT * FROM {name}"):
+                counts[table.name] += len(page)
+                yield page
 
     return dlt.resource(rows, name=table.name, columns=table.to_dlt())

@@ -11,7 +11,7 @@ from esms_source.databases import (
     Patience,
     execute,
 )
-from esms_source.keeping import is_lake, reading
+from esms_source.keeping import is_lake, pages_of, reading
 from esms_source.load.checks import check_tables
 from esms_source.load.loader import Loader
 from esms_source.load.locks import dataset_lock
@@ -100,8 +100,7 @@ def _expired(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> pa.Table:
         rows: list[pa.Table] = []
         for condition in _conditions(pairs):
             sql = f"SELECT * EXCLUDE (load_id) FROM {ledger} WHERE {condition}"
-            with client.execute_query(sql) as cursor:
-                rows += cursor.iter_arrow(chunk_size=AT_ONCE)
+            rows += pages_of(client, sql)
     table = _concat(rows)
     for name, value in EXPIRED.items():
         column = pa.repeat(pa.scalar(value, TEXT), len(table))

@@ -11,39 +11,48 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
+import dlt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from esms_source.keeping.lake import (
     EVENTS,
+    PARQUET,
     Lake,
     check_layout,
+    format_of,
     is_lake,
     opened,
+    url_of,
     write_file,
 )
 from esms_source.tables import ANSWERED_BY_LOAD, CALLBACKS, REF_IDS, SMALL, TABLES, TEXT
 
 if TYPE_CHECKING:
-    import dlt
+    import duckdb
     from dlt.destinations.sql_client import SqlClientBase
     from dlt.extract import DltSource
 
 __all__ = [
-    "PARQUET",
     "as_events",
     "as_kept",
     "as_plain",
     "check_layout",
+    "format_of",
     "is_lake",
+    "jobs_once",
+    "pages_of",
     "reading",
     "show",
+    "url_of",
     "write_file",
 ]
 
-PARQUET: Final = "parquet"
-"""The format of files that no table format stands over."""
+MOST_TRIES: Final = "load.raise_on_max_retries"
+USUAL_TRIES: Final = 5
+"""dlt's setting of how often a job is tried, and what it is where nobody sets it."""
+
+PAGE_ROWS: Final = 50_000
 
 KEY: Final = ("oa_id", "ref_id")
 
@@ -64,6 +73,13 @@ def reading(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
         return
     with opened(pipeline) as client:
         yield client
+
+
+def pages_of(client: SqlClientBase[Any], sql: str) -> Iterator[pa.Table]:
+    """Yield what a query of a lake selects, some rows at a time."""
+    connection: duckdb.DuckDBPyConnection = client.native_connection
+    for batch in connection.sql(sql).to_arrow_reader(PAGE_ROWS):
+        yield pa.Table.from_batches([batch])
 
 
 def show(
@@ -111,14 +127,34 @@ def as_plain(source: DltSource, table_format: str) -> DltSource:
     return source
 
 
+@contextmanager
+def jobs_once(table_format: str) -> Iterator[None]:
+    """Keep dlt from writing rows a second time that may stand in a table already.
+
+    An error may come after a commit. A load that fails by it never completes, and what
+    it asked is asked again.
+    """
+    is_safe = table_format == PARQUET  # a file is written over by itself
+    if is_safe or dlt.config.get(MOST_TRIES) is not None:
+        yield
+        return
+    dlt.config[MOST_TRIES] = 1
+    try:
+        yield
+    finally:
+        dlt.config[MOST_TRIES] = USUAL_TRIES
+
+
 def _format(table_format: str) -> dict[str, Any]:
     if table_format == PARQUET:
         return {"file_format": PARQUET}
     return {"file_format": PARQUET, "table_format": table_format}
 
 
-def as_events(pages: Pages) -> Pages:
-    """Let rows of the ledger name the load whose callbacks count."""
+def as_events(pages: Pages, pipeline: dlt.Pipeline) -> Pages:
+    """Let rows of a lake's ledger name the load whose callbacks count."""
+    if not is_lake(pipeline):
+        return pages
 
     def events(load_id: str) -> Iterator[dict[str, pa.Table]]:
         for page in pages(load_id):

@@ -38,7 +38,7 @@ from esms_source.tables import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dlt.common.destination.typing import PreparedTableSchema
+    from dlt.common.schema.typing import TTableFormat
     from dlt.destinations.sql_client import SqlClientBase
 
     from esms_source.tables import Table
@@ -49,10 +49,16 @@ FILESYSTEM: Final = ".filesystem"
 EVENTS: Final = {REF_IDS.name: "ref_id_events", CALLBACKS.name: "callback_events"}
 """Under which names rows of tables lie that mean something else, by the tables'."""
 
+PARQUET: Final = "parquet"
+"""Files that no table format stands over."""
+
 DELTA: Final = "delta"
 ICEBERG: Final = "iceberg"
 
-_SIGNS: Final = (("/_delta_log/", DELTA), (".metadata.json", ICEBERG))
+_SIGNS: Final[tuple[tuple[str, TTableFormat], ...]] = (
+    ("/_delta_log/", DELTA),
+    (".metadata.json", ICEBERG),
+)
 """Parts of the paths of files that tell a table's format."""
 
 _LOAD_ID: Final = re.compile(r"(\d{9,}\.\d+)\.[^./\\]+\.parquet$")
@@ -102,11 +108,10 @@ class Lake:
 
     def __init__(self, pipeline: dlt.Pipeline) -> None:
         self._schema = Schema(SCHEMA)
-        target = dlt.dataset(
-            pipeline.destination, pipeline.dataset_name, self._schema
-        )
-        self._client: Any = target.destination_client
-        self.dataset = str(self._client.dataset_name)
+        target = dlt.dataset(pipeline.destination, pipeline.dataset_name, self._schema)
+        client: Any = target.destination_client
+        self._client = client
+        self.dataset = str(client.dataset_name)
 
     def show(
         self,
@@ -152,6 +157,17 @@ class Lake:
             view(name, statements()[name].format_map(values), kind)
 
     @property
+    def url(self) -> str:
+        """Where it is."""
+        return str(self._client.make_remote_url(self._client.dataset_path))
+
+    @property
+    def format(self) -> str | None:
+        """In which format its tables are kept; None where there is none yet."""
+        paths = self._paths(EVENTS[REF_IDS.name])
+        return (self._table_format(paths) or PARQUET) if paths else None
+
+    @property
     def layout(self) -> str:
         """How dlt names files."""
         return str(self._client.config.layout)
@@ -167,7 +183,10 @@ class Lake:
         system.mv(f"{path}.part", path)
 
     def _show_loads(
-        self, connection: duckdb.DuckDBPyConnection, where: str, view: Any  # noqa: ANN401
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        where: str,
+        view: Any,  # noqa: ANN401
     ) -> set[str]:
         """Show dlt's table of loads; return the ids of those that completed."""
         paths = self._paths(LOADS)
@@ -212,17 +231,22 @@ class Lake:
         which may be cut off, aren't opened.
         """
         paths = self._paths(name)
-        for sign, table_format in _SIGNS:
-            if any(sign in path.replace("\\", "/") for path in paths):
-                return self._files_of_open_table(name, table_format)
+        if table_format := self._table_format(paths):
+            return self._files_of_open_table(name, table_format)
         if name == RUNS.name:
             return [path for path in paths if path.endswith(".parquet")]
         found = ((path, _LOAD_ID.search(path)) for path in paths)
         return [path for path, match in found if match and match[1] in completed]
 
-    def _files_of_open_table(self, name: str, table_format: str) -> list[str]:
-        hints: Any = new_table(name, table_format=table_format)
-        self._schema.update_table(hints)
+    def _table_format(self, paths: Sequence[str]) -> TTableFormat | None:
+        """Return the table format that stands over files, if one does."""
+        for sign, table_format in _SIGNS:
+            if any(sign in path.replace("\\", "/") for path in paths):
+                return table_format
+        return None
+
+    def _files_of_open_table(self, name: str, table_format: TTableFormat) -> list[str]:
+        self._schema.update_table(new_table(name, table_format=table_format))
         table = self._client.load_open_table(table_format, name)
         if table_format == DELTA:
             files, is_changed = table.file_uris(), table.protocol().reader_features
@@ -263,6 +287,16 @@ def opened(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
             yield client
 
 
+def format_of(pipeline: dlt.Pipeline) -> str | None:
+    """Return in which format a lake is kept, None where nothing is there."""
+    return Lake(pipeline).format
+
+
+def url_of(pipeline: dlt.Pipeline) -> str | None:
+    """Return where a lake is, None where a destination is none."""
+    return Lake(pipeline).url if is_lake(pipeline) else None
+
+
 def check_layout(pipeline: dlt.Pipeline) -> None:
     """Refuse a lake whose files' names don't tell their load.
 
@@ -271,7 +305,7 @@ def check_layout(pipeline: dlt.Pipeline) -> None:
     """
     layout = str(Lake(pipeline).layout)
     if "/{load_id}.{file_id}." not in layout:
-        fact = f"the layout {layout!r} of files doesn't end with {{load_id}}.{{file_id}}"
+        fact = f"the layout {layout!r} has no {{load_id}}.{{file_id}} in files' names"
         raise DestinationError(fact, "leave DESTINATION__FILESYSTEM__LAYOUT out")
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from esms_source.config.credentials import check_credentials
-from esms_source.databases import duckdb_file
+from esms_source.config.refusal import refuse
+from esms_source.databases import duckdb_file, installing
 from esms_source.exceptions import ConfigError, DestinationError
-from esms_source.keeping import check_layout, is_lake
+from esms_source.keeping import check_layout, format_of, is_lake
 from esms_source.load.destination import credentials_of, is_postgres, reaching
 from esms_source.tables import POLLED, REF_IDS, SCHEMA
 
@@ -23,15 +25,27 @@ if TYPE_CHECKING:
     from dlt.common.schema.typing import TTableSchemaColumns
     from dlt.destinations.sql_client import SqlClientBase
 
+    from esms_source.config import Settings
 
-def check_destination(pipeline: dlt.Pipeline) -> None:
+PACKAGES: Final = {"delta": "deltalake", "iceberg": "pyiceberg"}
+"""What writes a table format."""
+
+
+def check_destination(pipeline: dlt.Pipeline, settings: Settings | None = None) -> None:
     """Refuse destinations that would lose or double rows, or fail half way.
 
+    Args:
+        pipeline: To the destination.
+        settings: How it is kept, where it is to be written to.
+
     Raises:
-        DestinationError: With the remedy.
+        ConfigError: It is named as nothing can be named, or a setting doesn't fit it.
+        DestinationError: It can't be used.
     """
     if is_lake(pipeline):
         check_layout(pipeline)
+        if settings is not None:
+            _check_lake(pipeline, settings)
         return
     # Before any client, which may need what isn't installed.
     capabilities = pipeline.destination.capabilities()
@@ -54,6 +68,28 @@ def check_destination(pipeline: dlt.Pipeline) -> None:
         if place.exists() and not os.access(place, os.W_OK):
             fact = f"{str(place)!r} can't be written to"
             raise DestinationError(fact, "let this user write there, or choose another")
+
+
+def _check_lake(pipeline: dlt.Pipeline, settings: Settings) -> None:
+    """Refuse settings with which a lake couldn't be read, or not be kept as promised.
+
+    Raises:
+        ConfigError: With the setting.
+    """
+    chosen = settings.table_format
+    package = PACKAGES.get(chosen)
+    if package and find_spec(package) is None:
+        fact = f"{package} isn't installed, which writes {chosen} tables"
+        raise refuse("table_format", fact, installing(chosen))
+    found = format_of(pipeline)
+    if found not in (None, chosen):
+        name = pipeline.dataset_name
+        fact = f"{chosen!r}, yet the dataset {name!r} is kept as {found}"
+        remedy = f"set it to {found}, or name another dataset"
+        raise refuse("table_format", fact, remedy)
+    if settings.keep_requests is not None:
+        fact = "no rows are deleted in files"
+        raise refuse("keep_requests", fact, "leave it out for this destination")
 
 
 def check_tables(pipeline: dlt.Pipeline) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -14,7 +15,7 @@ from dlt.pipeline.exceptions import PipelineStepFailed
 
 from esms_source.databases import ReadError
 from esms_source.exceptions import DestinationError
-from esms_source.keeping import as_kept
+from esms_source.keeping import as_kept, jobs_once
 from esms_source.load.errors import Failure, is_out_of_memory, read_failure
 from esms_source.load.locks import dataset_lock, give_memory
 from esms_source.load.packages import drop, files_of, has_begun, pending_packages
@@ -118,7 +119,10 @@ class Loader:
 
     def _load_packages(self) -> LoadInfo:
         try:
-            return self._pipeline.load()
+            with warnings.catch_warnings(), jobs_once(self._table_format):
+                # What an empty Iceberg table says when it is replaced.
+                warnings.filterwarnings("ignore", message="Delete operation did not")
+                return self._pipeline.load()
         except LOAD_ERRORS as exc:
             if not is_out_of_memory(exc):
                 raise

@@ -206,9 +206,9 @@ class Esms:
         """Run a command, by default ``run --json``, to its end."""
         return self.start(*argv, signal_at=signal_at, **settings).wait()
 
-    def killed_at(self, point: str, passing: int) -> None:
+    def killed_at(self, point: str, passing: int, *argv: str) -> None:
         """Let a run be killed at a point."""
-        ended = self(signal_at=(point, passing, signal.SIGKILL))
+        ended = self(*argv, signal_at=(point, passing, signal.SIGKILL))
         assert ended.status == -signal.SIGKILL, (point, passing, ended)
 
 

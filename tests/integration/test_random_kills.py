@@ -1,8 +1,8 @@
 """SIGKILL at any moment: afterwards nothing is lost and nothing doubled.
 
-Runs of ``sync`` and of plain dlt, into DuckDB and PostgreSQL; after each kill dlt's
-folder is kept or lost, or a pipeline of another name goes on. ESMS_TEST_KILLS says how
-often each is killed: once, with ESMS_TEST_LONG=1 fifty times.
+Runs of ``sync`` and of plain dlt, into DuckDB, PostgreSQL and files; after each
+kill dlt's folder is kept or lost, or a pipeline of another name goes on.
+ESMS_TEST_KILLS says how often each is killed: once, with ESMS_TEST_LONG=1 fifty times.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import pytest
 
 from esms_source.simulator import sample_row
 from tests.conftest import ref_id
+from tests.integration.test_lake import Lake
 from tests.integration.test_postgres import Server
 
 if TYPE_CHECKING:
@@ -69,17 +70,22 @@ def scripted(number: int) -> list[Any] | None:
     return odd.get(number % 40)
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture
 def query(
+    kind: str,
     request: pytest.FixtureRequest,
     esms: Esms,
     output: Output,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[str], list[Any]]:
-    """Let commands load into a database of each kind; return what a query selects."""
-    esms.set(DESTINATION=request.param)
-    if request.param == "duckdb":
+    """Let commands load into one kind of database; return what a query selects."""
+    esms.set(DESTINATION=kind)
+    if kind == "duckdb":
         return output.rows
+    if kind == "filesystem":
+        lake = Lake(esms.folder)
+        esms.set(DESTINATION__FILESYSTEM__BUCKET_URL=lake.url)
+        return lake.rows
     url: str = request.getfixturevalue("postgres")
     server = Server(url, monkeypatch)
     schema = f"zalo_{next(NUMBERS)}"
@@ -113,7 +119,16 @@ def run_plain(esms: Esms, name: str, folder: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("start", [run_sync, run_plain])
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (run_sync, "duckdb"),
+        (run_sync, "postgres"),
+        (run_sync, "filesystem"),
+        (run_plain, "duckdb"),
+        (run_plain, "postgres"),
+    ],
+)
 def test_kills_at_random_moments_lose_and_double_nothing(
     start: Callable[[Esms, str, str], subprocess.Popen[str]],
     query: Callable[[str], list[Any]],

@@ -24,6 +24,7 @@ from dlt.common.configuration.specs.pluggable_run_context import PluggableRunCon
 from dlt.common.destination.client import RunnableLoadJob
 from dlt.common.storages.load_storage import LoadStorage
 from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
+from dlt.destinations.impl.filesystem.filesystem import FilesystemClient
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 from dlt.load.load import Load
 
@@ -49,12 +50,15 @@ POINTS: dict[str, tuple[type, str, bool]] = {
     "after the normalised package": (LoadStorage, "commit_new_load_package", True),
     "before the load": (Load, "load_single_package", False),
     "before a job": (RunnableLoadJob, "run_managed", False),
+    "after a job": (RunnableLoadJob, "run_managed", True),
     "after a copy": (DuckDbCopyJob, "run", True),
     "before a merge": (SqlLoadJob, "run", False),
     "after a merge": (SqlLoadJob, "run", True),
     "between two tables": (Load, "create_followup_jobs", False),
     "after the data": (SqlJobClientBase, "complete_load", False),
     "after the bookkeeping": (SqlJobClientBase, "complete_load", True),
+    "after the data in files": (FilesystemClient, "complete_load", False),
+    "after the bookkeeping in files": (FilesystemClient, "complete_load", True),
     "at the end of the load": (Load, "load_single_package", True),
 }
 """Where a run can be interrupted."""
