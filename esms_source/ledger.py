@@ -64,7 +64,7 @@ def forgotten_key_sql() -> str:
     return f"'{FORGOTTEN}:' || sha256(oa_id || chr({SEPARATOR}) || ref_id)"
 
 
-def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
+def due_condition(as_of: datetime, repoll_max: float, loads: str | None) -> str:
     """Return the SQL condition under which a row of the ledger is due.
 
     Due is what isn't settled and whose time has come; what a load left behind
@@ -74,17 +74,20 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str) -> str:
     Args:
         as_of: When the run began, in UTC.
         repoll_max: The longest wait, in seconds.
-        loads: The qualified name of dlt's table of completed loads.
+        loads: The qualified name of dlt's table of completed loads; None where rows
+            of others can't be there.
     """
     most = (datetime.max.replace(tzinfo=timezone.utc) - as_of) // SECOND
     wait = min(int(repoll_max) + 1, most)
     latest = moment_literal(as_of + wait * SECOND)
-    return (
-        f"(state NOT IN ({text_list(SETTLED)})"
+    due = (
+        f"state NOT IN ({text_list(SETTLED)})"
         f" AND (next_poll_at IS NULL OR next_poll_at <= {moment_literal(as_of)}"
-        f" OR next_poll_at > {latest}))"
-        f" OR load_id NOT IN (SELECT load_id FROM {loads} WHERE status = 0)"
+        f" OR next_poll_at > {latest})"
     )
+    if loads is None:
+        return due
+    return f"({due}) OR load_id NOT IN (SELECT load_id FROM {loads} WHERE status = 0)"
 
 
 def query_after(settings: Settings) -> timedelta:

@@ -99,7 +99,12 @@ def _expired(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> pa.Table:
         ledger = client.make_qualified_table_name(REF_IDS.name)
         rows: list[pa.Table] = []
         for condition in _conditions(pairs):
-            sql = f"SELECT * EXCLUDE (load_id) FROM {ledger} WHERE {condition}"
+            # The event that was asked last counts.
+            sql = (
+                "SELECT * EXCLUDE (load_id) REPLACE (last_polled_at"
+                " + INTERVAL 1 MICROSECOND AS last_polled_at)"
+                f" FROM {ledger} WHERE {condition}"
+            )
             rows += pages_of(client, sql)
     table = _concat(rows)
     for name, value in EXPIRED.items():

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from esms_source.keeping.lake import (
     EVENTS,
+    KEYS,
     PARQUET,
     Lake,
     check_layout,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from dlt.extract import DltSource
 
 __all__ = [
+    "KEYS",
     "as_events",
     "as_kept",
     "as_plain",

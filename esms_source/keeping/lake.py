@@ -52,6 +52,9 @@ EVENTS: Final = {REF_IDS.name: "ref_id_events", CALLBACKS.name: "callback_events
 PARQUET: Final = "parquet"
 """Files that no table format stands over."""
 
+KEYS: Final = "keys"
+"""The view of a lake that has the keys of the ledger, some more than once."""
+
 DELTA: Final = "delta"
 ICEBERG: Final = "iceberg"
 
@@ -143,16 +146,18 @@ class Lake:
             return
         for table in (*TABLES, RUNS):
             name = EVENTS.get(table.name, table.name)
-            files = self._files(name, completed)
+            files, is_open = self._files(name, completed)
             if name == EVENTS[REF_IDS.name] and not files:
                 self._refuse_lost_ledger(completed)
                 return
             rows = self._rows(table, files)
-            step = statements().get(name, "{rows}")
-            view(name, step.format(rows=rows, loads=f"{where}.{LOADS}"))
+            if is_open and "load_id" in table.schema.names:
+                loads = f"SELECT load_id FROM {where}.{LOADS} WHERE status = 0"
+                rows = f"SELECT * FROM ({rows}) AS events WHERE load_id IN ({loads})"
+            view(name, statements().get(name, "{rows}").format(rows=rows))
         values = {name: f"{where}.{name}" for name in ("latest", *EVENTS.values())}
         values |= {"ref_ids": f"{where}.ref_ids"}
-        for name in ("latest", *EVENTS):
+        for name in ("latest", *EVENTS, KEYS):
             kind = "TABLE" if name == "latest" and at_once else "VIEW"
             view(name, statements()[name].format_map(values), kind)
 
@@ -205,7 +210,7 @@ class Lake:
 
     def _refuse_lost_ledger(self, completed: set[str]) -> None:
         """Refuse a lake whose ledger is gone, though requests tell of one."""
-        if self._files(API_REQUESTS.name, completed):
+        if self._files(API_REQUESTS.name, completed)[0]:
             fact = f"the table {EVENTS[REF_IDS.name]!r} is gone, though loads of it"
             remedy = "restore it, or choose another dataset"
             raise DestinationError(f"{fact} are known", remedy)
@@ -224,19 +229,20 @@ class Lake:
             f" UNION ALL BY NAME SELECT {none} WHERE false"
         )
 
-    def _files(self, name: str, completed: set[str]) -> list[str]:
+    def _files(self, name: str, completed: set[str]) -> tuple[list[str], bool]:
         """Return the Parquet files that hold a table's rows.
 
         dlt names files by their load, so that those of loads that never completed,
-        which may be cut off, aren't opened.
+        which may be cut off, aren't opened. Table formats name theirs as they like: in
+        those such rows may be, which the second value tells.
         """
         paths = self._paths(name)
         if table_format := self._table_format(paths):
-            return self._files_of_open_table(name, table_format)
+            return self._files_of_open_table(name, table_format), True
         if name == RUNS.name:
-            return [path for path in paths if path.endswith(".parquet")]
+            return [path for path in paths if path.endswith(".parquet")], False
         found = ((path, _LOAD_ID.search(path)) for path in paths)
-        return [path for path, match in found if match and match[1] in completed]
+        return [p for p, match in found if match and match[1] in completed], False
 
     def _table_format(self, paths: Sequence[str]) -> TTableFormat | None:
         """Return the table format that stands over files, if one does."""

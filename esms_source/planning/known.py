@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from esms_source.databases import ReadError, cause_of, explain
-from esms_source.keeping import is_lake, show
+from esms_source.keeping import KEYS, is_lake, show
 from esms_source.ledger import FORGOTTEN, WORK, due_condition, forgotten_key_sql
 from esms_source.planning.database import Database
 from esms_source.sql import moment_literal, text_list, text_literal
@@ -50,6 +50,7 @@ class Ledger:
         self._scratch = scratch
         self._database: Database | None = None
         self._name = ""
+        self._is_lake = False
         scratch.connection.register("work", WORK.empty_table())
         scratch.execute(
             "CREATE TABLE plan.main.ledger AS"
@@ -88,8 +89,10 @@ class Ledger:
             if present is None:
                 return
             loads = database.name_of(LOADS)
+            # Of a lake no other loads are shown.
+            told = None if self._is_lake else loads
             condition = " AND ".join(repolled) or due_condition(
-                as_of, settings.repoll_max, loads
+                as_of, settings.repoll_max, told
             )
             # Nobody asks for a digest.
             known = f"coalesce(last_error, '') <> {text_literal(FORGOTTEN)}"
@@ -110,7 +113,8 @@ class Ledger:
     def _open(self, pipeline: dlt.Pipeline) -> Database:
         client, shown = pipeline.sql_client(), None
         schema = client.dataset_name
-        if is_lake(pipeline):
+        self._is_lake = is_lake(pipeline)
+        if self._is_lake:
             shown, schema = show(pipeline, self._scratch.connection)
         return Database(client, self._scratch, schema, is_ours=True, shown=shown)
 
@@ -133,7 +137,8 @@ class Ledger:
         database = self._database
         if database is None:
             return
-        sql = f"SELECT oa_id, ref_id FROM {self._name}"
+        keys = database.name_of(KEYS) if self._is_lake else self._name
+        sql = f"SELECT oa_id, ref_id FROM {keys}"
         if database.is_remote:
             # Few keys are looked up; where there are many, all are copied faster.
             most = database.in_list
