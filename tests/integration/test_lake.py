@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -162,7 +163,9 @@ def test_a_kill_at_any_named_point_loses_and_doubles_nothing_in_files(
 def loaded(esms: Esms, world: Callable[..., Simulator]) -> Lake:
     """A lake with the messages of a run, which commands know."""
     lake = Lake(esms.folder)
-    esms.set(DESTINATION__FILESYSTEM__BUCKET_URL=lake.url, ref_ids__carry='["campaign"]')
+    esms.set(
+        DESTINATION__FILESYSTEM__BUCKET_URL=lake.url, ref_ids__carry='["campaign"]'
+    )
     world(600, scripted=odd_rows(600))
     done = esms("run", "--destination", "filesystem")
     assert done.status == 0, done.err
@@ -265,7 +268,9 @@ def test_a_layout_that_hides_the_load_is_refused(
 ):
     """Files of a load that never completed couldn't be told."""
     warehouse.fill(10)
-    monkeypatch.setenv("DESTINATION__FILESYSTEM__LAYOUT", "{table_name}/{file_id}.{ext}")
+    monkeypatch.setenv(
+        "DESTINATION__FILESYSTEM__LAYOUT", "{table_name}/{file_id}.{ext}"
+    )
     with pytest.raises(DestinationError, match="leave DESTINATION__FILESYSTEM__LAYOUT"):
         sync(lake.pipeline(), **asking)
 
@@ -274,3 +279,15 @@ def test_a_lake_that_holds_nothing_yet_says_so(lake: Lake):
     """As an empty database does."""
     with pytest.raises(DestinationError, match="nothing is loaded into"):
         lake.rows("SELECT 1")
+
+
+def test_the_sql_of_the_page_shows_what_is_current(loaded: Lake, monkeypatch):
+    """As a DuckDB without the program reads the files."""
+    page = Path(__file__).parents[2] / "docs" / "lakes.md"
+    (sql,) = re.findall(r"```sql\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    monkeypatch.chdir(Path(loaded.url, "zalo"))
+    with duckdb.connect() as connection:
+        connection.execute(sql)
+        for table in ("ref_ids", "callbacks"):
+            counted = f"SELECT count(*), count(DISTINCT ref_id) FROM {table}"
+            assert connection.sql(counted).fetchall() == loaded.rows(counted)

@@ -20,8 +20,7 @@ import pytest
 
 from esms_source.simulator import sample_row
 from tests.conftest import ref_id
-from tests.integration.test_lake import Lake
-from tests.integration.test_postgres import Server
+from tests.integration.test_lake import FORMATS, Lake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,10 +81,14 @@ def query(
     esms.set(DESTINATION=kind)
     if kind == "duckdb":
         return output.rows
-    if kind == "filesystem":
+    if kind in FORMATS:
         lake = Lake(esms.folder)
+        esms.set(DESTINATION="filesystem", table_format=kind)
         esms.set(DESTINATION__FILESYSTEM__BUCKET_URL=lake.url)
         return lake.rows
+    # Its driver isn't everywhere that this is tested.
+    from tests.integration.test_postgres import Server  # noqa: PLC0415
+
     url: str = request.getfixturevalue("postgres")
     server = Server(url, monkeypatch)
     schema = f"zalo_{next(NUMBERS)}"
@@ -124,7 +127,7 @@ def run_plain(esms: Esms, name: str, folder: str) -> subprocess.Popen[str]:
     [
         (run_sync, "duckdb"),
         (run_sync, "postgres"),
-        (run_sync, "filesystem"),
+        *((run_sync, table_format) for table_format in FORMATS),
         (run_plain, "duckdb"),
         (run_plain, "postgres"),
     ],
