@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from esms_source.simulator import Simulator
     from tests.conftest import Output
     from tests.integration.conftest import Esms
+    from tests.integration.test_lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -80,7 +81,7 @@ def asked_again(simulator: Simulator, count: int) -> int:
     return asks.total() - count
 
 
-def assert_whole(output: Output, count: int) -> None:
+def assert_whole(output: Output | Lake, count: int) -> None:
     """Check that every RefId stands there once, in every table, with what came."""
     odd = count // 40
     assert output.rows("SELECT count(*), count(DISTINCT ref_id) FROM ref_ids") == [

@@ -16,7 +16,7 @@ import pytest
 from esms_source import esms_source, sync
 from esms_source.cli.query import run_query
 from esms_source.config import resolve_settings
-from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.exceptions import ConfigError, DestinationError, causes
 from esms_source.tables import CALLBACKS, REF_IDS
 from tests.conftest import ref_id
 from tests.integration.test_crashes import asked_again, assert_whole, odd_rows
@@ -159,6 +159,13 @@ def test_a_kill_at_any_named_point_loses_and_doubles_nothing_in_files(
     assert asked_again(simulator, count) <= len(POINTS) * slice_ref_ids
 
 
+def count_in(relation: str) -> int:
+    """Count rows of files."""
+    with duckdb.connect() as connection:
+        found = connection.execute(f"SELECT count(*) FROM {relation}").fetchall()
+    return int(found[0][0])
+
+
 @pytest.fixture
 def loaded(esms: Esms, world: Callable[..., Simulator]) -> Lake:
     """A lake with the messages of a run, which commands know."""
@@ -216,7 +223,7 @@ def test_compact_writes_current_rows_as_plain_tables(esms: Esms, loaded: Lake):
         folder = Path(loaded.url, "zalo")
         for table, rows in (("ref_ids", 600), ("callbacks", 600)):
             files = f"read_parquet('{folder / table}/*.parquet')"
-            assert duckdb.sql(f"SELECT count(*) FROM {files}").fetchall() == [(rows,)]
+            assert count_in(files) == rows
         assert loaded.rows("SELECT count(*) FROM ref_ids") == [600]
     again = esms("run", "--destination", "filesystem", "--repoll", "missing")
     assert again.status == 0, again.err
@@ -259,7 +266,7 @@ def test_plain_dlt_is_refused_before_anything_is_asked(
     asking["base_url"] = simulator.url
     with pytest.raises(Exception, match="use sync") as refused:
         lake.pipeline().run(esms_source(**asking))
-    assert isinstance(refused.value.__cause__.__cause__, ConfigError)
+    assert any(isinstance(link, ConfigError) for link in causes(refused.value))
     assert simulator.arrivals.requests == 0
 
 
