@@ -111,8 +111,9 @@ def _open_delta(path: str, store: ObjectStore | None) -> Any:  # noqa: ANN401  a
 
 def _open_iceberg(path: str, store: ObjectStore | None) -> Stream:
     package = need("pyiceberg.table", "iceberg")
+    errors = need("pyiceberg.exceptions", "iceberg")
     properties = store.iceberg_properties() if store else {}
-    with _opening("an Iceberg", path, store, OSError, ValueError):
+    with _opening("an Iceberg", path, store, OSError, errors.ValidationError):
         if not path.endswith(METADATA):
             path = _newest_metadata(path.rstrip("/"), store)
         table = package.StaticTable.from_metadata(path, properties)
