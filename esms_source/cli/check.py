@@ -13,8 +13,8 @@ from esms_source.api.request import Request
 from esms_source.config import resolve_settings
 from esms_source.databases import (
     columns_of,
-    duckdb_file,
     execute,
+    local_file,
 )
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.ledger import query_after
@@ -145,7 +145,7 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
     ):
         check_destination(target)
         check_grants(target)
-        path = duckdb_file(target.sql_client())
+        path = local_file(target.sql_client())
         known = _count(target) if _is_there(target) else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination
@@ -157,7 +157,7 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
 
 def _is_there(target: dlt.Pipeline) -> bool:
     """Tell whether there can be a ledger: a file is made by a run, not by looking."""
-    path = duckdb_file(target.sql_client())
+    path = local_file(target.sql_client())
     return path is None or Path(path).exists()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-from esms_source.databases import Patience, columns_of, duckdb_file
+from esms_source.databases import Patience, columns_of, local_file
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.load.checks import check_destination
 from esms_source.load.errors import read_failure
@@ -31,7 +31,7 @@ def run_query(pipeline: dlt.Pipeline, sql: str) -> tuple[list[str], list[Any]]:
     """
     check_destination(pipeline)
     client = pipeline.sql_client()
-    path = duckdb_file(client)
+    path = local_file(client)
     name = client.dataset_name
     # It would be made by looking.
     if path is not None and not Path(path).exists():
