@@ -36,7 +36,9 @@ def iceberg(root, tmp_path):
     """An Iceberg table in a catalog, with five messages in two files."""
     place = root if "://" in root else (tmp_path / root).as_uri()
     io = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"} if "s3" in root else {}
-    catalog = SqlCatalog("c", uri=f"sqlite:///{tmp_path}/catalog", warehouse=place, **io)
+    catalog = SqlCatalog(
+        "c", uri=f"sqlite:///{tmp_path}/catalog", warehouse=place, **io
+    )
     catalog.create_namespace("n")
     table = catalog.create_table("n.sent", named(1).schema)
     table.append(named(3))
