@@ -251,7 +251,7 @@ def test_a_view_of_dbt_names_the_ref_ids(project: Project, tmp_path: Path) -> No
     (model.parent / "dbt_project.yml").write_text("name: crm\nprofile: esms\n")
     source = {"name": "crm", "schema": "Crm", "tables": [{"name": "SENT"}]}
     (model / "s.yml").write_text(json.dumps({"version": 2, "sources": [source]}))
-    sql = 'SELECT "Ref Id" AS "REF_ID", "OA" FROM {{ source(\'crm\', \'SENT\') }}'
+    sql = 'SELECT "Ref Id" AS "REF_ID", "OA", now() AS sent_at FROM {{ source(\'crm\', \'SENT\') }}'
     (model / "ZNS_Sent.sql").write_text(sql)
     project.package = model.parent
     project.use(tmp_path, project.output | {"path": str(crm)})
@@ -262,6 +262,8 @@ def test_a_view_of_dbt_names_the_ref_ids(project: Project, tmp_path: Path) -> No
         "dataset_name": "analytics",
         "table": "ZNS_Sent",
         "oa_id_column": "OA",
+        "sent_at_column": "sent_at",
+        "carry": [],
     }
     settings = resolve_settings(api_key="any", secret_key="any", ref_ids=table)
     now = datetime.now(timezone.utc)

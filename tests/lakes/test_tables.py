@@ -219,7 +219,7 @@ def test_a_data_file_that_is_gone_is_told(root, iceberg, read, tmp_path):
     for path in (tmp_path / "lake").rglob("*.parquet"):
         path.unlink()
     for place in ("delta_scan('lake/delta')", f"iceberg_scan('{folder_of(iceberg)}')"):
-        with pytest.raises(RefIdTableError, match="No such file|not found") as caught:
+        with pytest.raises(RefIdTableError, match=r"No such file|not found") as caught:
             read(f"FROM {place}")
         assert "\n" not in str(caught.value)
 
