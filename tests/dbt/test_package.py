@@ -251,7 +251,8 @@ def test_a_view_of_dbt_names_the_ref_ids(project: Project, tmp_path: Path) -> No
     (model.parent / "dbt_project.yml").write_text("name: crm\nprofile: esms\n")
     source = {"name": "crm", "schema": "Crm", "tables": [{"name": "SENT"}]}
     (model / "s.yml").write_text(json.dumps({"version": 2, "sources": [source]}))
-    sql = 'SELECT "Ref Id" AS "REF_ID", "OA", now() AS sent_at FROM {{ source(\'crm\', \'SENT\') }}'
+    columns = '"Ref Id" AS "REF_ID", "OA", now() AS sent_at'
+    sql = f"SELECT {columns} FROM {{{{ source('crm', 'SENT') }}}}"
     (model / "ZNS_Sent.sql").write_text(sql)
     project.package = model.parent
     project.use(tmp_path, project.output | {"path": str(crm)})
