@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 import sqlglot
 from sqlglot.errors import SqlglotError
-from sqlglot.tokens import TokenType
 
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.object_store import need
@@ -27,7 +26,8 @@ METADATA: Final = ".metadata.json"
 HINT: Final = "version-hint.text"
 """Which version is valid, where a table's writer keeps that in its folder."""
 
-PATH_ONLY: Final = [TokenType.STRING, TokenType.R_PAREN]
+PATH_ONLY: Final = ["L_PAREN", "STRING", "R_PAREN"]
+"""What follows the name of a function, as sqlglot calls it."""
 
 
 def show_lakes(
@@ -52,11 +52,11 @@ def show_lakes(
     calls = [
         tokens[place : place + 4]
         for place, (token, following) in enumerate(pairwise(tokens))
-        if token.text.lower() in OPENED_BY and following.token_type == TokenType.L_PAREN
+        if token.text.lower() in OPENED_BY and following.text == "("
     ]
     for number, call in reversed(list(enumerate(calls))):
         name = call[0].text.lower()
-        if [token.token_type for token in call[2:]] != PATH_ONLY:
+        if [token.token_type.name for token in call[1:]] != PATH_ONLY:
             fact = f"{name} in ref_ids.query takes the path of a table and nothing else"
             raise ConfigError(fact, f"write {name}('path')")
         path = call[2].text.removeprefix("file://")

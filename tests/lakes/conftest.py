@@ -50,7 +50,9 @@ class S3:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """A server that speaks S3, as a URL."""
-    from moto.server import ThreadedMotoServer  # noqa: PLC0415
+    from moto.server import (  # type: ignore[import-not-found]  # noqa: PLC0415
+        ThreadedMotoServer,
+    )
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -74,7 +76,7 @@ def _no_aws(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> S3:
     """A server that speaks S3, and the environment that names it."""
-    import boto3  # noqa: PLC0415
+    import boto3  # type: ignore[import-not-found]  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
     requests.post(f"{s3_server}/moto-api/reset", timeout=5).raise_for_status()

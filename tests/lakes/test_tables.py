@@ -6,10 +6,10 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable, write_deltalake
-from pyiceberg.catalog.sql import SqlCatalog
-from pyiceberg.expressions import EqualTo
-from pyiceberg.types import StringType
+from deltalake import DeltaTable, write_deltalake  # type: ignore[import-not-found]
+from pyiceberg.catalog.sql import SqlCatalog  # type: ignore[import-not-found]
+from pyiceberg.expressions import EqualTo  # type: ignore[import-not-found]
+from pyiceberg.types import StringType  # type: ignore[import-not-found]
 
 from esms_source.exceptions import ConfigError, RefIdTableError
 from tests.lakes.conftest import named
