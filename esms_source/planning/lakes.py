@@ -115,12 +115,12 @@ def _open_iceberg(path: str, store: ObjectStore | None) -> Stream:
     properties = store.iceberg_properties() if store else {}
     with _opening("an Iceberg", path, store, OSError, errors.ValidationError):
         if not path.endswith(METADATA):
-            path = _newest_metadata(path.rstrip("/"), store)
+            path = newest_metadata(path.rstrip("/"), store)
         table = package.StaticTable.from_metadata(path, properties)
     return Stream(lambda: _read_iceberg(table))
 
 
-def _newest_metadata(path: str, store: ObjectStore | None) -> str:
+def newest_metadata(path: str, store: ObjectStore | None) -> str:
     """Return which metadata file of a table's folder says what is in it.
 
     A catalog knows; without one the highest version counts, unless a file says which.
