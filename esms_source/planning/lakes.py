@@ -13,7 +13,7 @@ import sqlglot
 from sqlglot.errors import SqlglotError
 
 from esms_source.exceptions import ConfigError, RefIdTableError
-from esms_source.planning.object_store import need
+from esms_source.planning.object_store import PLACES, need
 from esms_source.redaction import first_line
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ def show_lakes(
         if "://" not in path:
             path = str(folder / path)
         view = f"esms_lake_{number}"
-        scratch.connection.register(view, OPENED_BY[name](path, store))
+        own_store = store if PLACES.match(path) else None
+        scratch.connection.register(view, OPENED_BY[name](path, own_store))
         query = query[: call[0].start] + view + query[call[3].end + 1 :]
     return query
 

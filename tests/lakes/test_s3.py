@@ -5,6 +5,8 @@ import io
 import pyarrow.parquet as pq
 import pytest
 import requests
+from deltalake import write_deltalake  # type: ignore[import-not-found]
+from pyiceberg.catalog.sql import SqlCatalog  # type: ignore[import-not-found]
 
 from tests.lakes.conftest import AWS_SECRET, named
 
@@ -32,6 +34,20 @@ def bucket(s3):
 def test_files_in_a_bucket_are_read(query, expected, bucket, read):
     """With AWS's own environment."""
     assert read(query) == expected
+
+
+def test_local_tables_may_be_joined_with_files_in_a_bucket(bucket, read, tmp_path):
+    """Each path says by itself where it is."""
+    catalog = SqlCatalog("c", uri="sqlite://", warehouse=tmp_path.as_uri())
+    catalog.create_namespace("ice")
+    catalog.create_table("ice.sent", named(1).schema).append(named(2, start=3))
+    catalog.close()
+    write_deltalake("delta", named(3))
+    query = """
+        SELECT ref_id FROM delta_scan('delta') UNION FROM read_csv('s3://kho/csv/a.csv')
+        SELECT ref_id UNION SELECT ref_id FROM iceberg_scan('ice/sent')
+    """
+    assert read(query) == ["c0", "c1", "r0", "r1", "r2", "r3", "r4"]
 
 
 def test_a_profile_of_aws_is_used(bucket, read, monkeypatch, tmp_path):

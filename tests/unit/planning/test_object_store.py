@@ -7,7 +7,6 @@ import pytest
 from esms_source.exceptions import ConfigError
 from esms_source.planning import object_store
 
-
 SECRET = "hidden"  # noqa: S105  opens nothing
 
 
