@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import duckdb
 from dlt.common.exceptions import MissingDependencyException
@@ -65,6 +65,9 @@ _DISK_IS_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 NAMES_IN_SQL: Final = (*(table.name for table in (*TABLES, RUNS)), LOADS)
 """The tables that ``execute`` knows."""
+
+LOCAL_CATALOGS: Final = ("duckdb", "sqlite")
+"""Catalogs of DuckLake that are files."""
 
 NotInstalled: Final = (ModuleNotFoundError, MissingDependencyException)
 """What opening a database raises where its driver isn't there."""
@@ -244,6 +247,24 @@ def duckdb_file(client: SqlClientBase[Any]) -> str | None:
         return None
     path = credentials.database
     return None if path == ":memory:" else str(Path(path).resolve())
+
+
+def is_ducklake(client: SqlClientBase[Any]) -> bool:
+    """Tell whether a client is one of DuckLake."""
+    return type(client).__name__ == "DuckLakeSqlClient"
+
+
+def local_file(client: SqlClientBase[Any]) -> str | None:
+    """Return the path of the file that a database is in, or a DuckLake's catalog.
+
+    None if it is on a server.
+    """
+    if not is_ducklake(client):
+        return duckdb_file(client)
+    catalog = cast("Any", client).credentials.catalog
+    if catalog.drivername not in LOCAL_CATALOGS:
+        return None
+    return str(Path(catalog.database).resolve())
 
 
 def bound_lock_waits(credentials: Any) -> None:  # noqa: ANN401  of any destination

@@ -49,8 +49,17 @@ def mask(text: str) -> str:
 
 
 def first_line(exc: BaseException) -> str:
-    """Return the first line of an error's text, masked, or its kind."""
+    r"""Return the first line of an error's text, masked, or its kind.
+
+    Examples:
+        >>> first_line(ValueError("bad value;\nsee below"))
+        'bad value'
+        >>> first_line(ValueError("Traceback (most recent call last):\n File\nE: no"))
+        'E: no'
+    """
     lines = str(exc)[:MOST_SAID].strip().splitlines()
+    if lines and _TRACEBACK in lines[0]:  # DuckDB quotes those of file systems
+        lines = _last_error("\n".join(lines))
     return mask(lines[0].rstrip(".;:")) if lines else type(exc).__name__
 
 

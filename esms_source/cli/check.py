@@ -13,8 +13,8 @@ from esms_source.api.request import Request
 from esms_source.config import resolve_settings
 from esms_source.databases import (
     columns_of,
-    duckdb_file,
     execute,
+    local_file,
 )
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.keeping import reading, url_of
@@ -148,7 +148,7 @@ def _check_destination(
     ):
         check_destination(target, settings)
         check_grants(target)
-        path = url_of(target) or duckdb_file(target.sql_client())
+        path = url_of(target) or local_file(target.sql_client())
         known = _count(target) if _is_there(target) else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination
@@ -160,7 +160,7 @@ def _check_destination(
 
 def _is_there(target: dlt.Pipeline) -> bool:
     """Tell whether there can be a ledger: a file is made by a run, not by looking."""
-    path = duckdb_file(target.sql_client())
+    path = local_file(target.sql_client())
     return path is None or Path(path).exists()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlt.destinations.exceptions import DatabaseException
 
-from esms_source.databases import Patience, columns_of, duckdb_file
+from esms_source.databases import Patience, columns_of, local_file
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.keeping import is_lake, reading
 from esms_source.load.checks import check_destination
@@ -42,7 +42,7 @@ def run_query(
             show_views(client, settings)
             return _run(client, sql)
     client = pipeline.sql_client()
-    path = duckdb_file(client)
+    path = local_file(client)
     name = client.dataset_name
     # It would be made by looking.
     if path is not None and not Path(path).exists():

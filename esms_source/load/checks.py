@@ -12,7 +12,7 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 
 from esms_source.config.credentials import check_credentials
 from esms_source.config.refusal import refuse
-from esms_source.databases import duckdb_file, installing
+from esms_source.databases import duckdb_file, installing, local_file
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.keeping import check_layout, format_of, is_lake
 from esms_source.load.destination import credentials_of, is_postgres, reaching
@@ -61,9 +61,10 @@ def check_destination(pipeline: dlt.Pipeline, settings: Settings | None = None) 
         name = f"the dataset {pipeline.dataset_name!r}"
         fact = f"{name} has the same name as its DuckDB file"
         raise ConfigError(fact, "choose another --dataset or another file")
+    path = local_file(client)
     if path and not Path(path).parent.is_dir():
         fact = f"there is no folder {str(Path(path).parent)!r} for the DuckDB file"
-        raise ConfigError(fact, "make it or set DESTINATION__DUCKDB__CREDENTIALS")
+        raise ConfigError(fact, f"make it or set {setting}")
     for place in (Path(path).parent, Path(path)) if path else ():
         if place.exists() and not os.access(place, os.W_OK):
             fact = f"{str(place)!r} can't be written to"

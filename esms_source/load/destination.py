@@ -28,6 +28,7 @@ from esms_source.databases import (
     is_locked,
 )
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
+from esms_source.load.ducklake import DUCKLAKE, install_extensions
 from esms_source.redaction import first_line
 from esms_source.runtime import keep_private
 from esms_source.tables import SCHEMA
@@ -73,6 +74,8 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
             shown = text if len(text) < LONGEST_NAME else f"{text[:20]}…"
             fact = f"{option}: {shown!r} can't be a name"
             raise ConfigError(fact, "use letters, digits, _ and -")
+    if destination == DUCKLAKE:
+        install_extensions()
     try:
         where = _folder_of(destination, dataset)
         pipeline: dlt.Pipeline = dlt.pipeline(
@@ -132,6 +135,8 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
     project, as dlt counts relative paths from where a folder was made; and a staging of
     its own. Afterwards the user's pipeline is active again.
     """
+    if pipeline.destination.destination_name == DUCKLAKE:
+        install_extensions()
     folder = Path(pipeline.pipelines_dir, OWN_FOLDER, digest(str(_project())))
     destination = copy(pipeline.destination)
     destination.config_params = dict(pipeline.destination.config_params)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from filelock import FileLock, Timeout
 
-from esms_source.databases import HeldError, duckdb_file
+from esms_source.databases import HeldError, is_ducklake, local_file
 from esms_source.exceptions import ConfigError, PipelineBusyError
 from esms_source.load.destination import is_postgres, reaching
 from esms_source.runtime import keep_private
@@ -42,27 +42,47 @@ def pipeline_lock(pipeline: dlt.Pipeline) -> Iterator[None]:
     """
     folder = Path(pipeline.pipelines_dir)
     path = folder / f"{pipeline.pipeline_name}.esms.lock"
+    remedy = "let this user own it, or name another PIPELINES_DIR"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        keep_private(Path(pipeline.working_dir))
-        # filelock follows a link where the system can't tell it not to.
-        reason = os.strerror(ELOOP) if path.is_symlink() else ""
-        lock = FileLock(path, timeout=0)
-        if not reason:
-            lock.acquire()
+        with _using(path, remedy):
+            folder.mkdir(parents=True, exist_ok=True)
+            keep_private(Path(pipeline.working_dir))
+        lock = _lock_file(path, remedy)
     except Timeout as exc:
         fact = f"another run holds the pipeline {pipeline.pipeline_name!r}"
         raise PipelineBusyError(fact, "wait for its end") from exc
-    except OSError as exc:
-        reason = exc.strerror or type(exc).__name__
-    if reason:
-        fact = f"the lock file {str(path)!r} can't be used ({reason})"
-        remedy = "let this user own it, or name another PIPELINES_DIR"
-        raise ConfigError(fact, remedy)
     try:
         yield
     finally:
         lock.release()
+
+
+def _lock_file(path: Path, remedy: str) -> FileLock:
+    """Acquire a lock file.
+
+    Raises:
+        Timeout: Another run holds it.
+        ConfigError: It can't be used.
+    """
+    lock = FileLock(path, timeout=0)
+    with _using(path, remedy):
+        # filelock follows a link where the system can't tell it not to.
+        if path.is_symlink():
+            raise OSError(ELOOP, os.strerror(ELOOP))
+        lock.acquire()
+    return lock
+
+
+@contextmanager
+def _using(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as exc:
+        reason = exc.strerror or type(exc).__name__
+        fact = f"the lock file {str(path)!r} can't be used ({reason})"
+        raise ConfigError(fact, remedy) from None
 
 
 @contextmanager
@@ -70,8 +90,9 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
     """Keep other runs of ours from making and filling the tables of a dataset.
 
     Otherwise they would make the same ones at once, and deadlock over them. In
-    PostgreSQL it is an advisory lock, with DuckDB the file itself, held open: both end
-    with the process. Yields whether the destination has such a lock.
+    PostgreSQL it is an advisory lock, with DuckDB the file itself, held open, with
+    DuckLake a file beside that of its catalog: all end with the process. Yields whether
+    the destination has such a lock.
 
     Raises:
         PipelineBusyError: Somebody else holds it for longer than ``patience``.
@@ -79,9 +100,18 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
         DatabaseException: The file can't be opened.
     """
     client: Any = pipeline.sql_client()
+    path = local_file(client)
+    if path and is_ducklake(client):
+        # DuckDB opens its catalog once in a process, and dlt must be able to.
+        lock = patience(partial(_lock_catalog, Path(f"{path}.esms.lock")))
+        try:
+            yield True
+        finally:
+            lock.release()
+        return
     if is_postgres(client):
         opening, take = partial(_connect, client), _take_advisory_lock
-    elif duckdb_file(client) is not None:
+    elif path:
         opening, take = client.open_connection, _bound_memory
     else:
         yield False
@@ -92,6 +122,13 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
         yield True
     finally:
         client.close_connection()
+
+
+def _lock_catalog(path: Path) -> FileLock:
+    try:
+        return _lock_file(path, "let this user own it, or move the catalog")
+    except Timeout as exc:
+        raise HeldError(f"another loader holds {path.name}") from exc
 
 
 def _connect(client: Any) -> None:  # noqa: ANN401  PostgreSQL's client

@@ -12,7 +12,7 @@ from dlt.destinations.exceptions import (
     DatabaseUndefinedRelation,
 )
 
-from esms_source.databases import as_ours, duckdb_file, quoted_column
+from esms_source.databases import as_ours, duckdb_file, local_file, quoted_column
 from esms_source.sql import in_dialect, quote_name
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ class Database:
         path = duckdb_file(client)
         if path is not None and Path(path).exists():
             self._catalog = scratch.attach(path)
-        self.is_missing = path is not None and self._catalog is None
+        file = local_file(client)
+        self.is_missing = file is not None and not Path(file).exists()
         self.is_remote = self._catalog is None
         self.is_postgres = client.capabilities.sqlglot_dialect == "postgres"
         self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST

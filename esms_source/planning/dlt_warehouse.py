@@ -30,8 +30,8 @@ from esms_source.databases import (
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.database import Database
 from esms_source.planning.foreign_url import CREDENTIALS
-from esms_source.planning.windows import WINDOW_SLACK, shared_windows
-from esms_source.sql import moment_literal, quote_name, text_list
+from esms_source.planning.windows import in_windows
+from esms_source.sql import quote_name
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -95,8 +95,9 @@ class DltWarehouse:
     ) -> tuple[str, Mapping[str, str]]:
         """Return what to select columns from, and their types."""
         condition = ""
-        if self._database.is_remote and columns.sent_at:
-            condition = self._in_windows(columns, windows)
+        if self._database.is_remote:
+            quote = self._database.quote
+            condition = in_windows(columns, self._types, windows, quote)
         relation = self._database.readable(
             self._relation, columns.all, "raw", condition
         )
@@ -124,27 +125,6 @@ class DltWarehouse:
 
     def close(self) -> None:
         """Close nothing: dlt's client opens a connection for each statement."""
-
-    def _in_windows(self, columns: Columns, windows: Mapping[str, datetime]) -> str:
-        """Return a condition that leaves out what lies certainly before its window.
-
-        What is left is compared exactly once it is copied: rows whose own column names
-        no OA are all left, and of many OAs some share the earliest of their windows.
-        """
-        quote = self._database.quote
-        if not windows or not columns.sent_at or not columns.oa_id:
-            return ""
-        slack = WINDOW_SLACK.get(self._types[columns.sent_at])
-        if slack is None:
-            return ""
-        oa_id = f"CAST({quote(columns.oa_id)} AS VARCHAR)"
-        sent_at = quote(columns.sent_at)
-        before = " OR ".join(
-            f"{oa_id} IN ({text_list(group)})"
-            f" AND {sent_at} < {moment_literal(since - slack)}"
-            for group, since in shared_windows(windows)
-        )
-        return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"
 
 
 def open_client(settings: Settings) -> SqlClientBase[Any]:

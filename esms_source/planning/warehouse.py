@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import ConfigError, RefIdTableError
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from esms_source.config.ref_id_table import RefIdTable
     from esms_source.exceptions import EsmsError
     from esms_source.planning.scratch import Scratch
+
+
+DEFAULT_SCHEMAS: Final = ("main", "public")
+"""Where a table is whose schema isn't named: in DuckDB, in PostgreSQL."""
 
 
 class Warehouse(Protocol):
@@ -142,7 +146,12 @@ def _not_there(table: RefIdTable, warehouse: Warehouse) -> RefIdTableError:
     except ReadError:
         return RefIdTableError(fact, remedy)
     names = {name for _, name in tables}
+    schemas = [table.dataset_name] if table.dataset_name else DEFAULT_SCHEMAS
     for schema, found in tables:
+        if found == table.table and schema in schemas:
+            fact = f"the view {found!r} stands on a table that is not there"
+            remedy = "let ref_ids.query name what it reads, or build it as a table"
+            return RefIdTableError(fact, remedy)
         if found.lower() == str(table.table).lower():
             told = f"set ref_ids.dataset_name = {schema!r}, ref_ids.table = {found!r}"
             return RefIdTableError(f"{fact}; there is one in schema {schema!r}", told)

@@ -5,9 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
+from esms_source.sql import moment_literal, text_list
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
+
+    from esms_source.planning.candidates import Columns
 
 WINDOW_SLACK: Final = {
     "TIMESTAMP WITH TIME ZONE": timedelta(),
@@ -29,3 +33,29 @@ def shared_windows(
     for first in range(0, len(latest_first), size):
         group = latest_first[first : first + size]
         yield group, windows[group[-1]]
+
+
+def in_windows(
+    columns: Columns,
+    types: Mapping[str, str],
+    windows: Mapping[str, datetime],
+    quote: Callable[[str], str],
+) -> str:
+    """Return a WHERE that leaves out what lies certainly before its window, or nothing.
+
+    What is left is compared exactly once it is copied: rows whose own column names no
+    OA are all left, and of many OAs some share the earliest of their windows.
+    """
+    if not windows or not columns.sent_at or not columns.oa_id:
+        return ""
+    slack = WINDOW_SLACK.get(types[columns.sent_at])
+    if slack is None:
+        return ""
+    oa_id = f"CAST({quote(columns.oa_id)} AS VARCHAR)"
+    sent_at = quote(columns.sent_at)
+    before = " OR ".join(
+        f"{oa_id} IN ({text_list(group)})"
+        f" AND {sent_at} < {moment_literal(since - slack)}"
+        for group, since in shared_windows(windows)
+    )
+    return f" WHERE {oa_id} IS NULL OR {sent_at} IS NULL OR NOT ({before})"

@@ -17,6 +17,7 @@ from esms_source.databases import (
     Patience,
     columns_of,
     execute,
+    is_ducklake,
     quoted_column,
     translated,
 )
@@ -276,7 +277,8 @@ class _Maker:
         yield from self._describe("TABLE", table.name, table.description, meanings)
 
     def _comments_on_view(self, view: View) -> Iterator[str]:
-        yield from self._describe("VIEW", view.name, view.description, view.columns)
+        columns = {} if is_ducklake(self._client) else view.columns
+        yield from self._describe("VIEW", view.name, view.description, columns)
 
     def _describe(
         self, kind: str, name: str, description: str, columns: Mapping[str, str]

@@ -112,7 +112,11 @@ ranked AS (
                 phone_number,
                 partner_ids,
                 request_id,
-                total_price
+                total_price,
+                telco_id,
+                type_id,
+                zns_temp_id,
+                send_status
         ) AS place,
         sum(CASE WHEN delivery = 'pending' THEN 1 ELSE 0 END) OVER message AS pending,
         sum(CASE WHEN delivery IN ('failed', 'partial') THEN 1 ELSE 0 END)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
@@ -13,6 +14,8 @@ import duckdb
 import pytest
 
 from esms_source import sync
+from esms_source.config import resolve_settings
+from esms_source.planning.planner import Choice, make_plan
 from esms_source.views import NAMES
 
 if TYPE_CHECKING:
@@ -232,6 +235,42 @@ def test_it_stands_beside_models_of_the_same_names(
     assert ended.returncode == 0, ended.stdout
     assert project.rows("SELECT mine FROM analytics.messages") == [(1,)]
     assert project.rows("SELECT count(*) FROM analytics.esms__messages") == [(REF_IDS,)]
+
+
+@pytest.mark.parametrize("project", ["duckdb"], indirect=True)
+def test_a_view_of_dbt_names_the_ref_ids(project: Project, tmp_path: Path) -> None:
+    """A model over a source in another schema, with names that need quotes."""
+    crm, model = tmp_path / "sales.duckdb", tmp_path / "crm" / "models"
+    with duckdb.connect(crm) as connection:
+        connection.execute('CREATE SCHEMA "Crm"')
+        connection.execute(
+            'CREATE TABLE "Crm"."SENT" AS SELECT \'new \' || n AS "Ref Id",'
+            " 'oa0' AS \"OA\" FROM range(7) AS t(n)"
+        )
+    model.mkdir(parents=True)
+    (model.parent / "dbt_project.yml").write_text("name: crm\nprofile: esms\n")
+    source = {"name": "crm", "schema": "Crm", "tables": [{"name": "SENT"}]}
+    (model / "s.yml").write_text(json.dumps({"version": 2, "sources": [source]}))
+    columns = '"Ref Id" AS "REF_ID", "OA", now() AS sent_at'
+    sql = f"SELECT {columns} FROM {{{{ source('crm', 'SENT') }}}}"
+    (model / "ZNS_Sent.sql").write_text(sql)
+    project.package = model.parent
+    project.use(tmp_path, project.output | {"path": str(crm)})
+    ended = project.run("run")
+    assert ended.returncode == 0, ended.stdout
+    table = {
+        "credentials": str(crm),
+        "dataset_name": "analytics",
+        "table": "ZNS_Sent",
+        "oa_id_column": "OA",
+        "sent_at_column": "sent_at",
+        "carry": [],
+    }
+    settings = resolve_settings(api_key="any", secret_key="any", ref_ids=table)
+    now = datetime.now(timezone.utc)
+    planned = make_plan(project.pipeline, settings, Choice(), now, compare_all=True)
+    assert sum(oa.new for oa in planned.oas) == 7
+    planned.close()
 
 
 @pytest.mark.parametrize("project", ["duckdb"], indirect=True)

@@ -126,6 +126,34 @@ def test_postgres_is_read_and_loaded(server, asking):
     ) == [(931, 931)]
 
 
+def test_a_view_of_dbt_is_read(server, asking):
+    """It names database, schema and table in quotes, over a schema of another owner."""
+    server.use_crm()
+    database = server.rows("SELECT current_database()")[0]
+    view = f'"{database}"."analytics"."ZNS_SENT__dbt_tmp"'
+    server.execute(
+        "CREATE SCHEMA analytics",
+        f'CREATE VIEW {view} AS (SELECT "Ref Id" AS "REF_ID", "OA", sent AS "SENT_AT"'
+        f' FROM "{database}"."Crm"."Sent Messages")',
+        f'ALTER TABLE {view} RENAME TO "ZNS_SENT"',
+        "DROP ROLE IF EXISTS of_views",
+        "CREATE ROLE of_views LOGIN",
+        "GRANT USAGE ON SCHEMA analytics TO of_views",
+        'GRANT SELECT ON analytics."ZNS_SENT" TO of_views',
+    )
+    server.use(
+        "ZNS_SENT",
+        credentials=server.url.replace("postgres:any@", "of_views:any@"),
+        dataset_name="analytics",
+        ref_id_column="ref_id",
+        sent_at_column="sent_at",
+        carry=[],
+    )
+    first = sync(server.pipeline(), **asking)
+    again = sync(server.pipeline(), **asking)
+    assert (first.asked, again.asked) == (900, 0)
+
+
 def test_carried_columns_keep_their_types(server, asking):
     """What PostgreSQL knows of a column holds in the ledger, also without a value."""
     server.use_crm()

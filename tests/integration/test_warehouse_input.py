@@ -102,6 +102,36 @@ def test_a_view_is_read_like_a_table(warehouse, plan):
     assert plan() == R3
 
 
+def test_a_view_of_dbt_is_read(warehouse, plan):
+    """It names database, schema and table in quotes, and is renamed into its place."""
+    warehouse.execute(
+        'CREATE SCHEMA "Crm"',
+        CREATE.replace("sent", '"Crm"."SENT"').replace("oa_id", '"OA"'),
+        "CREATE SCHEMA analytics",
+        'CREATE VIEW "warehouse"."analytics"."ZNS_Sent__dbt_tmp" AS'
+        ' (SELECT "ref_id" AS "Ref Id", "OA" FROM "warehouse"."Crm"."SENT")',
+        'ALTER VIEW "warehouse"."analytics"."ZNS_Sent__dbt_tmp" RENAME TO "ZNS_Sent"',
+    )
+    columns = {"ref_id_column": "Ref Id", "oa_id_column": "oa"}
+    for table in ("ZNS_Sent", "zns_sent"):
+        warehouse.use(table, dataset_name="analytics", **columns)
+        assert plan() == R3
+
+
+@pytest.mark.parametrize("schema", [None, "main"])
+def test_a_view_over_another_file_is_told(schema, warehouse, plan, tmp_path):
+    """Files that dbt attached have names there that nobody knows here."""
+    with duckdb.connect(tmp_path / "raw.duckdb") as connection:
+        connection.execute(CREATE)
+    warehouse.execute(
+        f"ATTACH '{tmp_path / 'raw.duckdb'}' AS raw",
+        "CREATE VIEW shown AS SELECT * FROM raw.main.sent",
+    )
+    warehouse.use("shown", **({"dataset_name": schema} if schema else {}))
+    with pytest.raises(RefIdTableError, match="the view 'shown' stands on a table"):
+        plan()
+
+
 @pytest.mark.filterwarnings("ignore:Arrow output")  # dlt's way of reading DuckDB
 def test_a_destination_other_than_duckdb_is_copied(plan, tmp_path):
     """Whatever dlt can read with SQL: here a DuckDB behind an open connection."""
