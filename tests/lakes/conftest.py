@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
@@ -156,9 +155,3 @@ def named(count: int, *, start: int = 0, oa_id: str = "oa") -> Any:
             "sent_at": pa.array(moments, pa.timestamp("us", "UTC")),
         }
     )
-
-
-def words_of(ended: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    """Return what ``--json`` printed."""
-    found: dict[str, Any] = json.loads(ended.stdout)
-    return found
