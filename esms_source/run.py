@@ -18,6 +18,7 @@ from esms_source.config.providers import settings_of
 from esms_source.databases import ReadError
 from esms_source.elsewhere import load_names, load_sent_messages
 from esms_source.exceptions import DestinationError, EsmsError
+from esms_source.load.alchemy import make_datasets
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
@@ -224,6 +225,7 @@ class _Run:
         patience = session.patience
         check_destination(pipeline)
         check_grants(pipeline)
+        make_datasets(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
         with session.counts.timed("load"):
             recover(pipeline, self._loader)

@@ -19,6 +19,7 @@ from typing_extensions import Unpack
 
 from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
+from esms_source.load.alchemy import require_own
 from esms_source.load.checks import check_destination
 from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
@@ -132,6 +133,7 @@ def _ask_all(
         pipeline = dlt.current.pipeline()
         require_own_load(load_id)
         check_destination(pipeline)
+        require_own(pipeline, pipeline.sql_client())
         keep_private(Path(pipeline.working_dir))
         remember_destination(pipeline)
         with dataset_lock(pipeline, session.patience) as is_locked:

@@ -27,7 +27,9 @@ from esms_source.databases import (
     installing,
     is_locked,
 )
+from esms_source.databases.alchemy import driver_errors, is_alchemy
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
+from esms_source.load.alchemy_types import set_up as set_up_alchemy
 from esms_source.redaction import first_line
 from esms_source.runtime import keep_private
 from esms_source.tables import SCHEMA
@@ -183,6 +185,8 @@ def _set_up(own: dlt.Pipeline) -> None:
         parameters[STAGING_LAYOUT] = f"{SHARED_STAGING}_{own.pipeline_name}"
     if capabilities.sqlglot_dialect in WHOLE_BY_TRANSACTION:
         own.destination.caps_params[TRANSACTIONS] = True
+    if is_alchemy(client.sql_client):
+        set_up_alchemy(own.destination, config, client.sql_client)
     if capabilities.sqlglot_dialect == POSTGRES:
         parameters["credentials"] = config.credentials
         bound_lock_waits(config.credentials)
@@ -194,7 +198,9 @@ def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:
     In a DuckDB file only a kill leaves open whether rows came, and what it had begun
     is dropped; a connection to a server may break at any time.
     """
-    return duckdb_file(pipeline.sql_client()) is not None
+    client = pipeline.sql_client()
+    # Through SQLAlchemy each staging table has a unique index.
+    return duckdb_file(client) is not None or is_alchemy(client)
 
 
 def identity_of(pipeline: dlt.Pipeline) -> str:
@@ -228,10 +234,9 @@ def reaching(client: SqlClientBase[Any]) -> Iterator[None]:
     Raises:
         DestinationError: The server can't be reached; the next run loads.
     """
-    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
     try:
         yield
-    except (driver_error, DatabaseException) as exc:
+    except (*driver_errors(client), DatabaseException) as exc:
         remedy = "what was answered is kept and the next run loads it"
         what = "the destination can't be reached"
         raise explain(exc, what, remedy) from cause_of(exc)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from filelock import FileLock, Timeout
 
 from esms_source.databases import HeldError, duckdb_file
+from esms_source.databases.alchemy import is_alchemy
 from esms_source.exceptions import ConfigError, PipelineBusyError
+from esms_source.load.alchemy import holding
 from esms_source.load.destination import is_postgres, reaching
 from esms_source.runtime import keep_private
 
@@ -71,7 +73,7 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
 
     Otherwise they would make the same ones at once, and deadlock over them. In
     PostgreSQL it is an advisory lock, with DuckDB the file itself, held open: both end
-    with the process. Yields whether the destination has such a lock.
+    with the process; for SQLAlchemy's databases see ``alchemy.holding``. Yields whether the destination has such a lock.
 
     Raises:
         PipelineBusyError: Somebody else holds it for longer than ``patience``.
@@ -79,6 +81,10 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
         DatabaseException: The file can't be opened.
     """
     client: Any = pipeline.sql_client()
+    if is_alchemy(client):
+        with holding(client, patience):
+            yield True
+        return
     if is_postgres(client):
         opening, take = partial(_connect, client), _take_advisory_lock
     elif duckdb_file(client) is not None:

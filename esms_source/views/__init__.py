@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from esms_source.databases import (
     quoted_column,
     translated,
 )
-from esms_source.sql import text_literal
+from esms_source.databases.alchemy import is_alchemy, literally
+from esms_source.redaction import first_line
+from esms_source.sql import in_dialect, quote_name, text_literal
 from esms_source.tables import (
     ELSEWHERE,
     LOADS,
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.tables import Table
 
+logger = logging.getLogger("esms_source")
+
 NAMES: Final = (
     "message_facts",
     "messages",
@@ -55,7 +60,7 @@ NAMES: Final = (
 SEAL: Final = "_esms_views"
 """A view that holds the fingerprint of all others and breaks when one is gone."""
 
-DIALECTS: Final = ("duckdb", "postgres")
+DIALECTS: Final = ("duckdb", "postgres", "mysql", "sqlite")
 """The SQL dialects on which the views are tested, and so made."""
 
 REMEDY: Final = (
@@ -155,10 +160,15 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
             return False
         try:
             maker.make()
-        except DatabaseException:
+        except DatabaseException as exc:
             # Another run may have made them at the same moment.
-            if not maker.is_done():
+            if maker.is_done():
+                return True
+            if not is_alchemy(client):
                 raise
+            # A release of MySQL or SQLite may lack what they are made of.
+            logger.warning("the views aren't made: %s; %s", first_line(exc), REMEDY)
+            return False
         return True
 
 
@@ -178,14 +188,29 @@ class _Maker:
         self._client = client
         self._quote = client.capabilities.escape_identifier
         self._views = [read_view(name) for name in NAMES]
+        self._dialect = client.capabilities.sqlglot_dialect
         names = (*(table.name for table in TABLES), *NAMES, LOADS)
+        self._names = {name: client.make_qualified_table_name(name) for name in names}
+        relations = self._names
+        if self._is_sqlite:
+            # A dataset is a file, which anybody may open under another name.
+            relations = {name: quote_name(name) for name in names}
         self._values = {
-            **{name: client.make_qualified_table_name(name) for name in names},
+            **relations,
             **setting_values(settings),
             **self._carried(ledger),
         }
         self._creations = [self._creation(view) for view in self._views]
-        self._comments = [
+        self._comments = self._all_comments() if not is_alchemy(client) else []
+        text = "\n".join([*self._creations, *self._comments])
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._dialect == "sqlite"
+
+    def _all_comments(self) -> list[str]:
+        return [
             *(
                 comment
                 for table in TABLES
@@ -197,8 +222,6 @@ class _Maker:
                 for comment in self._comments_on_view(view)
             ),
         ]
-        text = "\n".join([*self._creations, *self._comments])
-        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def is_done(self) -> bool:
         """Tell whether all views are there, as they would be made now."""
@@ -210,18 +233,22 @@ class _Maker:
         return [row[0] for row in rows or ()] == [self._fingerprint]
 
     def make(self) -> None:
-        """Make the views and describe them, all or none."""
+        """Make the views and describe them, all or none; MySQL commits each alone."""
         try:
-            self._execute(self._creations)
+            if not self._is_sqlite:
+                self._execute(self._creations)
+                return
         except DatabaseException:
             # PostgreSQL can't replace a view by one with other columns.
-            drops = [self._drop(name) for name in (SEAL, *reversed(NAMES))]
-            self._execute([*drops, *self._creations])
+            if is_alchemy(self._client):
+                raise
+        drops = [self._drop(name) for name in (SEAL, *reversed(NAMES))]
+        self._execute([*drops, *self._creations])
 
     def _execute(self, creations: Iterable[str]) -> None:
         with self._client.begin_transaction():
             for sql in (*creations, *self._comments, self._sealing()):
-                self._client.execute_sql(sql)
+                self._client.execute_sql(literally(self._client, sql))
 
     def _carried(self, ledger: Sequence[str]) -> dict[str, str]:
         """Return the carried columns as they follow the others in a SELECT."""
@@ -237,9 +264,13 @@ class _Maker:
         }
 
     def _creation(self, view: View) -> str:
-        return f"CREATE OR REPLACE VIEW {self._values[view.name]} AS\n" + (
-            view.sql.format_map(self._values)
-        )
+        return self._creating(self._names[view.name], view.sql.format_map(self._values))
+
+    def _creating(self, name: str, sql: str) -> str:
+        # SQLite can't replace a view: it is dropped before.
+        verb = "CREATE VIEW" if self._is_sqlite else "CREATE OR REPLACE VIEW"
+        relations = [self._values[known] for known in self._names]
+        return f"{verb} {name} AS\n{in_dialect(sql, self._dialect, relations)}"
 
     def _drop(self, name: str) -> str:
         return f"DROP VIEW IF EXISTS {self._client.make_qualified_table_name(name)}"
@@ -251,9 +282,10 @@ class _Maker:
             for name in NAMES
         )
         fingerprint = text_literal(self._fingerprint)
-        return (
-            f"CREATE OR REPLACE VIEW {seal} AS"
-            f" SELECT {fingerprint} AS fingerprint WHERE {present}"
+        return self._creating(
+            seal,
+            f"SELECT {fingerprint} AS fingerprint FROM (SELECT 1 AS one) AS here"
+            f" WHERE {present}",
         )
 
     def _comments_on_table(self, table: Table) -> Iterator[str]:
@@ -266,7 +298,7 @@ class _Maker:
     def _describe(
         self, kind: str, name: str, description: str, columns: Mapping[str, str]
     ) -> Iterator[str]:
-        relation = self._values[name]
+        relation = self._names[name]
         yield f"COMMENT ON {kind} {relation} IS {text_literal(description)}"
         for column, meaning in columns.items():
             path = f"{relation}.{self._quote(column)}"
