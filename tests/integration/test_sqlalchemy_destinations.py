@@ -6,8 +6,7 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
+import time
 from contextlib import closing
 from datetime import date, datetime
 from decimal import Decimal
@@ -33,6 +32,13 @@ if TYPE_CHECKING:
 NUMBERS = itertools.count()
 COUNT = 800
 KILLS = int(os.environ.get("ESMS_TEST_KILLS", "10"))
+
+POINTS = (
+    *("asking", "before normalising", "before the load", "before a job"),
+    *("before a merge", "after a merge", "between two tables", "after the data"),
+    *("after the bookkeeping", "at the end of the load"),
+)
+"""Points of ``warm.POINTS`` that loads into any database pass."""
 
 MOMENTARY = {
     *("load_id", "run_id", "waited_ms", "latency_ms", "seconds", "rate_used"),
@@ -85,6 +91,7 @@ def place(request: pytest.FixtureRequest, esms: Esms, tmp_path: Path) -> Place:
         with engine.begin() as connection:
             if database:
                 connection.exec_driver_sql(f"USE {database}")
+                connection.exec_driver_sql("SET sql_mode = 'ANSI_QUOTES'")
             # As it is: a per cent begins no parameter.
             found = connection.execute(sa.text(sql.replace(":", r"\:")))
             return list(found) if found.returns_rows else []
@@ -94,17 +101,18 @@ def place(request: pytest.FixtureRequest, esms: Esms, tmp_path: Path) -> Place:
     return Place(esms, url.replace("localhost/", "localhost/mysql"), ask)
 
 
-def scripted() -> dict[str, Any]:
+def scripted(*, moves: bool = True) -> dict[str, Any]:
     """Script what is odd: two rows, none at first, one not final at first, a stray."""
     scripts: dict[str, Any] = {}
     pending = {"SendStatus": 1, "SendSuccess": 0, "SendFailed": 0}
     said = '{"error":-118,"message":"It\'s no \\"Zalo\\" user: 50% \\\\ 🎉","data":{"a":1}}'
     for number in range(0, COUNT, 40):
         two, late, held, stray, failed = (ref_id(number + step) for step in range(5))
-        scripts[two] = [sample_row(two), sample_row(two, Telcoid=2, New={"a": [":b"]})]
-        scripts[late] = lambda name, n: [sample_row(name)] if n > 1 else []
+        other = {"Telcoid": 2, "Partnerids": "z", "New": {"a": [":b"]}}
+        scripts[two] = [sample_row(two), sample_row(two, **other)]
+        scripts[late] = lambda name, n: [sample_row(name)] if moves and n > 1 else []
         scripts[held] = lambda name, n: [
-            sample_row(name, **(pending if n == 1 else {"TotalPrice": "12345.6789"}))
+            sample_row(name, **(pending if n == 1 or not moves else {"TotalPrice": "12345.6789"}))
         ]
         scripts[stray] = [sample_row(stray), sample_row(f"stranger-{number}")]
         scripts[failed] = [
@@ -117,7 +125,7 @@ def plain(name: str, value: Any) -> Any:
     """Return a value as it is on every database."""
     if isinstance(value, str) and value[:1] in "{[":
         return json.dumps(json.loads(value), sort_keys=True)
-    if name == "sent_day" or name.endswith("sent_at"):
+    if name in ("at", "sent_day") or name.endswith("sent_at"):
         return value and str(value)[:19]
     is_moment = isinstance(value, datetime) or name.endswith("_at")
     if is_moment or name in MOMENTARY:
@@ -129,11 +137,104 @@ def plain(name: str, value: Any) -> Any:
 
 def content(rows: Callable[[str], list[Any]], table: str, names: list[str]) -> Any:
     """Return a table's rows in a form that doesn't depend on the database."""
-    quote = '"row"' if rows.__self__.__class__ is not Place else None  # type: ignore[attr-defined]
-    del quote
-    selected = rows(f"SELECT {', '.join(names)} FROM {table}")
+    columns = ", ".join(f'"{name}"' for name in names)
+    selected = rows(f"SELECT {columns} FROM {table}")
     tupled = [row if isinstance(row, tuple) else (row,) for row in selected]
     return sorted(
         repr([plain(name, value) for name, value in zip(names, row, strict=True)])
         for row in tupled
+    )
+
+
+def assert_same(place: Place, output: Output, tables: list[str]) -> None:
+    """Check that tables and views hold what DuckDB's do."""
+    for table in tables:
+        names = output.rows(
+            "SELECT column_name FROM information_schema.columns"
+            f" WHERE table_schema = 'zalo' AND table_name = '{table}'"
+        )
+        # A request's number depends on which answer came first.
+        names = [name for name in names if name != "request_no"]
+        ours, theirs = (
+            content(look.rows, table, names) for look in (place, output)
+        )
+        assert ours == theirs, table
+
+
+LOADED = [table.name for table in (*TABLES, RUNS)]
+
+
+def test_three_runs_equal_those_into_duckdb(
+    place: Place, esms: Esms, output: Output, world: Callable[..., Simulator]
+) -> None:
+    """Tables and views are DuckDB's; what isn't due is asked by no further run."""
+    esms.set(slice_ref_ids=300, max_in_flight=1, repoll_after=3_600)
+    esms.set(SOURCES__ESMS__REF_IDS__CARRY='["campaign", "price", "at", "ok"]')
+    odd = COUNT // 40
+    for destination in ("duckdb", "sqlalchemy"):
+        is_first = destination == "duckdb"
+        simulator = world(COUNT if is_first else 0, scripted=scripted())
+        if is_first:
+            add_columns(esms)
+        reports = [
+            esms("run", "--json", *words, "--destination", destination).report
+            for words in ([], [], ["--repoll", "pending,missing"])
+        ]
+        assert [report["asked"] for report in reports] == [COUNT, 0, 2 * odd]
+        assert simulator.arrivals.asks.total() == COUNT + 2 * odd
+    assert_same(place, output, LOADED)
+    assert_same(place, output, list(NAMES))
+
+
+def add_columns(esms: Esms) -> None:
+    """Give the warehouse columns of other types to carry."""
+    import duckdb  # noqa: PLC0415
+
+    with duckdb.connect(esms.folder / "warehouse.duckdb") as connection:
+        connection.execute(
+            "CREATE TABLE more AS SELECT *, (extract(epoch FROM sent_at) % 1000 / 8)"
+            "::DECIMAL(12, 3) AS price, sent_at AS at, epoch(sent_at) % 2 = 0 AS ok"
+            " FROM sent; DROP TABLE sent; ALTER TABLE more RENAME TO sent"
+        )
+
+
+def test_ten_kills_lose_and_double_nothing(
+    place: Place,
+    esms: Esms,
+    output: Output,
+    world: Callable[..., Simulator],
+    request: pytest.FixtureRequest,
+) -> None:
+    """What is killed again and again ends equal to what DuckDB has."""
+    kills = KILLS if "mariadb" in request.node.name else 3
+    esms.set(slice_ref_ids=100, max_in_flight=1, repoll_after=36_000)
+    world(COUNT, scripted=scripted(moves=False))
+    assert esms().status == 0
+    simulator = world(scripted=scripted(moves=False), latency=0.05)
+    dice = random.Random(5)
+    for number in range(kills):
+        if number % 2:
+            place.run(signal_at=(dice.choice(POINTS), 1 + number % 3, signal.SIGKILL))
+            continue
+        running = esms.start("run", "--destination", "sqlalchemy")
+        time.sleep(dice.uniform(0.3, 3))
+        running.end()
+    assert place.run().status == 0
+    assert place.run().report["asked"] == 0
+    asks = simulator.arrivals.asks
+    assert asks.total() - COUNT <= 100 * kills
+    assert_same(place, output, ["callbacks", "rejected_rows", *(t.name for t in SMALL)])
+    columns = ["ref_id", "sent_at", "last_error"]
+    for state in ("final", "pending", "missing"):
+        table = f"ref_ids WHERE state = '{state}'"
+        ours, theirs = (content(x.rows, table, columns) for x in (place, output))
+        assert ours == theirs
+    sums = (
+        "SELECT sum(asked), sum(answered + missing + failed), count(*) - count(DISTINCT"
+        " request_no || load_id) FROM api_requests"
+    )
+    assert [int(n) for n in place.rows(sums)[0]] == [COUNT, COUNT, 0]
+    assert not place.rows(
+        "SELECT load_id FROM ref_ids UNION SELECT load_id FROM callbacks UNION"
+        " SELECT load_id FROM api_requests EXCEPT SELECT load_id FROM _dlt_loads"
     )
