@@ -26,6 +26,13 @@ LOCKED: Final = (1205, 3572)
 OF_CLIENT: Final = range(2000, 3000)
 """Numbers of what MySQL's client says, not its server: it quotes host and user."""
 
+LONGEST_IDS: Final = {"ref_id": 160, "oa_id": 64}
+"""Characters of the ids that MySQL takes.
+
+Together 900 bytes: a temporary table of MariaDB has no index on more than 1 000, and
+without one the views take the square of the time.
+"""
+
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}")
 
 
@@ -37,6 +44,12 @@ def is_alchemy(client: SqlClientBase[Any]) -> bool:
 def dialect_of(client: Any) -> str:  # noqa: ANN401  any client of dlt
     """Return SQLAlchemy's name of the database behind a client of it."""
     return str(client.dialect_name)
+
+
+def longest_ids(client: SqlClientBase[Any]) -> dict[str, int]:
+    """Return how many characters ids may have, nothing where that isn't bounded."""
+    is_bounded = is_alchemy(client) and dialect_of(client) in MYSQL
+    return LONGEST_IDS if is_bounded else {}
 
 
 def sqlite_file(client: Any) -> Path | None:  # noqa: ANN401  any client of dlt

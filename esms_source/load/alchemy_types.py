@@ -6,7 +6,7 @@ import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from esms_source.databases.alchemy import MYSQL, dialect_of
+from esms_source.databases.alchemy import LONGEST_IDS, MYSQL, dialect_of
 from esms_source.tables import TABLES
 
 if TYPE_CHECKING:
@@ -24,11 +24,8 @@ SESSION: Final = (
 )
 
 KEYS: Final = {table.name: table.key for table in TABLES}
-KEY_COLUMNS: Final = frozenset(name for key in KEYS.values() for name in key)
-
-LONGEST_KEY: Final = {"ref_id": 512}
 KEY_CHARACTERS: Final = 191
-"""Characters of a text in a key; MySQL's index takes 768 of all of them together."""
+"""Characters of other texts in a key, which are dlt's and ours."""
 
 
 def index_of(table: str) -> tuple[str, ...]:
@@ -93,11 +90,11 @@ def capabilities(dialect: str) -> dict[str, Any]:
     class Mysql(type_mapper.MysqlVariantTypeMapper):
         """dlt's own TEXT ends at 64 KiB, and compares without regard to case."""
 
-        def db_type_from_text_type(self, column: Any, table: Any) -> sa.String:  # noqa: ANN401, ARG002
+        def db_type_from_text_type(self, column: Any, table: Any) -> sa.String:  # noqa: ANN401
             given = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
             name = column["name"]
-            if name in KEY_COLUMNS:
-                length = LONGEST_KEY.get(name, KEY_CHARACTERS)
+            if name in (*KEYS.get(table["name"], ()), "load_id"):
+                length = LONGEST_IDS.get(name, KEY_CHARACTERS)
                 return mysql.VARCHAR(length, **given)
             return mysql.LONGTEXT(**given)
 
