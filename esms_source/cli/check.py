@@ -16,6 +16,7 @@ from esms_source.databases import (
     duckdb_file,
     execute,
 )
+from esms_source.databases.alchemy import sqlite_file
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.ledger import query_after
 from esms_source.load.checks import (
@@ -157,7 +158,8 @@ def _check_destination(pipeline: str, dataset: str, destination: str) -> Found:
 
 def _is_there(target: dlt.Pipeline) -> bool:
     """Tell whether there can be a ledger: a file is made by a run, not by looking."""
-    path = duckdb_file(target.sql_client())
+    client = target.sql_client()
+    path = duckdb_file(client) or sqlite_file(client)
     return path is None or Path(path).exists()
 
 

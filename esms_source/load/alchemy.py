@@ -39,15 +39,15 @@ def check_alchemy(client: Any) -> None:  # noqa: ANN401  any client of dlt
     """Refuse what dlt reaches through SQLAlchemy and nobody tried, or can't be a file.
 
     Raises:
-        DestinationError: With the remedy.
-        ConfigError: The file of SQLite can't be there.
+        ConfigError: It is another database, or SQLite's file can't be there.
+        DestinationError: The file can't be written to.
     """
     if not is_alchemy(client):
         return
     dialect = dialect_of(client)
     if dialect not in (*MYSQL, SQLITE):
         fact = f"{dialect} through SQLAlchemy: only MySQL, MariaDB and SQLite were tried"
-        raise DestinationError(fact, "name dlt's own destination for it, or one of them")
+        raise ConfigError(fact, "name dlt's own destination for it, or one of them")
     path = sqlite_file(client)
     if path is None:
         return
@@ -79,8 +79,8 @@ def check_datasets(pipeline: dlt.Pipeline) -> None:
     """Refuse datasets in MySQL that don't hold every text.
 
     Raises:
-        DestinationError: With the statement that changes it, or as the server can't
-            be reached.
+        ConfigError: With the statement that changes it.
+        DestinationError: The server can't be reached.
     """
     client: Any = pipeline.sql_client()
     if not is_alchemy(client) or dialect_of(client) == SQLITE:
@@ -95,7 +95,7 @@ def check_datasets(pipeline: dlt.Pipeline) -> None:
         if characters != "utf8mb4":
             fact = f"the database {name!r} is {characters}, which lacks most letters"
             remedy = f"ALTER DATABASE `{name}` {CHARACTER_SET}"
-            raise DestinationError(fact, remedy)
+            raise ConfigError(fact, remedy)
 
 
 def make_datasets(pipeline: dlt.Pipeline) -> None:

@@ -17,7 +17,11 @@ from dlt.common.schema import Schema
 from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import InvalidPipelineName, PipelineStepFailed
 
-from esms_source.config.credentials import check_credentials, refuse_credentials
+from esms_source.config.credentials import (
+    ALCHEMY_DRIVERS,
+    check_credentials,
+    refuse_credentials,
+)
 from esms_source.databases import (
     NotInstalled,
     bound_lock_waits,
@@ -27,7 +31,7 @@ from esms_source.databases import (
     installing,
     is_locked,
 )
-from esms_source.databases.alchemy import driver_errors, is_alchemy
+from esms_source.databases.alchemy import alchemy_errors, driver_errors, is_alchemy
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.load.alchemy_types import set_up as set_up_alchemy
 from esms_source.redaction import first_line
@@ -89,8 +93,11 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     except OSError as exc:
         fact = f"dlt's working folder can't be used ({first_line(exc)})"
         raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
-    except NotInstalled as exc:
+    except (*NotInstalled, *alchemy_errors()) as exc:
         fact = f"the destination {destination!r} is not installed"
+        if alchemy_errors():  # what they say quotes the URL
+            fact = f"{credentials_of(destination)}: its driver isn't there"
+            raise ConfigError(fact, ALCHEMY_DRIVERS) from None
         raise ConfigError(fact, installing(destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         what = f"the destination {destination!r} can't be opened"
@@ -260,7 +267,7 @@ def reporting_errors() -> Iterator[None]:
     except (ConfigurationException, ImportError) as exc:
         what, name = "the destination can't be opened", "its credentials"
         raise refuse_credentials(exc, what, name, "") from None
-    except (DestinationException, DatabaseException) as exc:
+    except (DestinationException, DatabaseException, *alchemy_errors()) as exc:
         remedy = "check its name, credentials and grants"
         what = "the destination can't be used"
         raise explain(exc, what, remedy) from cause_of(exc)

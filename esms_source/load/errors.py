@@ -91,7 +91,8 @@ def _said(chain: list[BaseException]) -> BaseException:
     for link in reversed(chain):
         original: Any = getattr(link, "dbapi_exception", None)
         if isinstance(link, DatabaseException) and isinstance(original, Exception):
-            return original
+            # SQLAlchemy quotes the statement beside what its driver said.
+            return getattr(original, "orig", None) or original
     return chain[-1]
 
 

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
+import re
 import signal
 import sqlite3
 import time
@@ -12,9 +12,15 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import dlt
 import pytest
 import sqlalchemy as sa
+from dlt.pipeline.exceptions import PipelineStepFailed
 
+from esms_source import esms_source
+from esms_source.databases import Patience
+from esms_source.exceptions import PipelineBusyError
+from esms_source.load.locks import dataset_lock
 from esms_source.simulator import sample_row
 from esms_source.tables import RUNS, SMALL, TABLES
 from esms_source.views import NAMES
@@ -26,10 +32,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from esms_source.simulator import Simulator
-    from tests.conftest import Output
+    from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Ended, Esms
 
-NUMBERS = itertools.count()
 COUNT = 800
 KILLS = int(os.environ.get("ESMS_TEST_KILLS", "10"))
 
@@ -239,3 +244,180 @@ def test_ten_kills_lose_and_double_nothing(
         "SELECT load_id FROM ref_ids UNION SELECT load_id FROM callbacks UNION"
         " SELECT load_id FROM api_requests EXCEPT SELECT load_id FROM _dlt_loads"
     )
+
+
+def test_commands_work(
+    place: Place, esms: Esms, world: Callable[..., Simulator], tmp_path: Path
+) -> None:
+    """What reads and changes tables by hand does it here too, or says that it can't."""
+    world(COUNT, scripted=scripted(moves=False))
+    nothing = place.run("query", "SELECT 1 AS a")
+    assert (nothing.status, "nothing is loaded" in nothing.err) == (1, True)
+    assert place.run("plan").status == 0
+    assert place.run().report["asked"] == COUNT
+    found = place.run(
+        "query", "SELECT count(*) AS n, ':x %s' AS note FROM ref_ids", "--json"
+    )
+    assert json.loads(found.out) == [{"n": COUNT, "note": ":x %s"}], found.err
+    wrong = place.run("query", "SELECT nothing FROM ref_ids")
+    assert (wrong.status, "the SQL is refused" in wrong.err) == (2, True)
+    checked = place.run("check")
+    assert f"{COUNT} RefIds in the ledger" in checked.out + checked.err
+    assert place.run("lookup", ref_id(1)).status == 0
+    report = place.run("report")
+    assert (report.status, "esms query" in report.err) == (2, True)
+    some = tmp_path / "some.csv"
+    some.write_text(f"ref_id\n{ref_id(1)}\n{ref_id(2)}\nnew\n")
+    settled = place.run("settle", "--ref-ids", str(some), SOURCES__ESMS__OA_ID="oa0")
+    assert settled.out == "3 RefIds are never asked again\n", settled.err
+    assert place.rows("SELECT count(*) FROM ref_ids WHERE state = 'expired'") == [3]
+    gone = place.run("forget", "--ref-ids", str(some))
+    assert gone.status == 0, gone.err
+    assert not place.rows(f"SELECT ref_id FROM callbacks WHERE ref_id = '{ref_id(2)}'")
+    forgotten = "SELECT count(*) FROM ref_ids WHERE last_error = 'forgotten'"
+    assert place.rows(forgotten) == [3]
+    assert place.run(SOURCES__ESMS__KEEP_REQUESTS="1").report["asked"] == 0
+
+
+def test_one_loader_at_a_time(
+    place: Place, esms: Esms, world: Callable[..., Simulator]
+) -> None:
+    """While somebody loads, another waits; the lock is free afterwards."""
+    world(COUNT)
+    pipeline = dlt.pipeline(
+        "other",
+        destination=dlt.destinations.sqlalchemy(place.url),
+        dataset_name="zalo",
+    )
+    with dataset_lock(pipeline, Patience()) as is_locked:
+        assert is_locked
+        with (
+            pytest.raises(PipelineBusyError, match="another loader holds"),
+            dataset_lock(pipeline, Patience(seconds=0.1)),
+        ):
+            pass
+    with dataset_lock(pipeline, Patience(seconds=0.1)):
+        pass
+    assert place.run().status == 0
+
+
+def test_plain_dlt_is_refused(
+    place: Place, asking: dict[str, Any], warehouse: Warehouse
+) -> None:
+    """It would encode JSON twice; nothing is asked."""
+    warehouse.fill(3)
+    pipeline = dlt.pipeline(
+        "plain",
+        destination=dlt.destinations.sqlalchemy(place.url),
+        dataset_name="zalo",
+    )
+    with pytest.raises(PipelineStepFailed, match="load by sync"):
+        pipeline.run(esms_source(**asking))
+
+
+@pytest.fixture
+def maria(request: pytest.FixtureRequest, esms: Esms) -> Callable[..., list[Any]]:
+    """An empty MariaDB that the commands load into; runs SQL there."""
+    url: str = request.getfixturevalue("mariadb")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+
+    def execute(*statements: str) -> list[Any]:
+        with engine.begin() as connection:
+            for statement in statements:
+                found = connection.exec_driver_sql(statement)
+            return list(found) if found.returns_rows else []
+
+    execute("DROP DATABASE IF EXISTS zalo", "DROP DATABASE IF EXISTS zalo_staging_esms")
+    url = url.replace("localhost/", "localhost/mysql")
+    esms.set(DESTINATION__SQLALCHEMY__CREDENTIALS=url)
+    return execute
+
+
+@pytest.mark.slow
+def test_latin1_is_refused(
+    maria: Callable[..., list[Any]], esms: Esms, world: Callable[..., Simulator]
+) -> None:
+    """Before anything is asked, by its name and with the statement that changes it."""
+    simulator = world(3)
+    maria("CREATE DATABASE zalo CHARACTER SET latin1")
+    ended = esms("run", "--destination", "sqlalchemy")
+    assert ended.status == 2
+    assert "'zalo' is latin1" in ended.err
+    statement = "ALTER DATABASE `zalo` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+    assert ended.err.strip().endswith(statement)
+    assert simulator.arrivals.requests == 0
+    assert not maria("SHOW TABLES IN zalo")
+    maria(statement)
+    assert esms("run", "--destination", "sqlalchemy").status == 0
+
+
+@pytest.mark.slow
+def test_a_missing_grant_is_told(
+    maria: Callable[..., list[Any]], esms: Esms, world: Callable[..., Simulator]
+) -> None:
+    """Before anything is asked; with it the run loads."""
+    simulator = world(3)
+    url = esms.env["DESTINATION__SQLALCHEMY__CREDENTIALS"]
+    maria("CREATE OR REPLACE USER loader@localhost")
+    esms.set(
+        DESTINATION__SQLALCHEMY__CREDENTIALS=url.replace("root@", "loader@").replace(
+            "/mysql", "/"
+        )
+    )
+    for dataset in ("zalo", "zalo_staging_esms"):
+        ended = esms("run", "--destination", "sqlalchemy")
+        assert ended.status == 1
+        (grant,) = re.findall(r"GRANT .* TO '\w+'", ended.err.splitlines()[-1])
+        assert f"`{dataset}`" in grant
+        maria(grant + "@localhost")
+    assert simulator.arrivals.requests == 0
+    assert esms("run", "--destination", "sqlalchemy").status == 0
+
+
+@pytest.mark.slow
+def test_letters_and_long_ids_are_kept_apart(
+    maria: Callable[..., list[Any]],
+    esms: Esms,
+    world: Callable[..., Simulator],
+    tmp_path: Path,
+) -> None:
+    """RefIds that differ in case are two; what is too long for a key isn't asked."""
+    simulator = world()
+    file = tmp_path / "some.csv"
+    names = ["Abc", "abc", "ábc", "a\\b:c", "x" * 160, "y" * 161]
+    file.write_text("\n".join(["ref_id", *names]) + "\n")
+    ended = esms(
+        *("run", "--json", "--destination", "sqlalchemy", "--ref-ids", str(file)),
+        oa_id="oa",
+    )
+    assert ended.report["asked"] == 5
+    assert ended.report["skipped"]["no_ref_id"] == 1
+    found = maria("SELECT ref_id FROM zalo.ref_ids")
+    assert {name for (name,) in found} == set(names[:5])
+    again = esms("run", "--json", "--destination", "sqlalchemy", oa_id="oa")
+    assert again.report["asked"] == 0
+    assert simulator.arrivals.asks.total() == 5
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql+psycopg2://u:p@localhost/x", "only MySQL, MariaDB and SQLite"),
+        ("mysql+hunter2://u:hunter2@localhost/x", "its driver isn't there"),
+        ("mysql+pymysql://u:hunter2@localhost:hunter2/x", "isn't a connection URL"),
+        ("sqlite:////nowhere/at/all.db", "there is no folder"),
+    ],
+)
+def test_what_was_not_tried_is_refused(
+    esms: Esms, world: Callable[..., Simulator], url: str, said: str
+) -> None:
+    """Other databases, and URLs that lead nowhere: with exit 2 and nothing of them."""
+    simulator = world(3)
+    ended = esms(
+        *("run", "--destination", "sqlalchemy"),
+        DESTINATION__SQLALCHEMY__CREDENTIALS=url,
+    )
+    assert ended.status == 2, ended.err
+    assert said in ended.err
+    assert "hunter2" not in ended.err
+    assert simulator.arrivals.requests == 0
