@@ -103,9 +103,14 @@ def check_credentials(credentials: object, name: str) -> None:
             fact = f"{name}: a URL with a scheme that PostgreSQL doesn't know"
             raise ConfigError(fact, "write postgresql://")
         check_parts(host, credentials.username, database, name, URL_FORM)
-    elif type(credentials).__name__ == "SqlalchemyCredentials":
-        if not str(credentials.drivername).startswith("sqlite"):
-            check_parts(host, credentials.username, database, name, ALCHEMY_URL_FORM)
+    elif _is_of_server(credentials):
+        check_parts(host, credentials.username, database, name, ALCHEMY_URL_FORM)
+
+
+def _is_of_server(credentials: ConnectionStringCredentials) -> bool:
+    """Tell whether SQLAlchemy reaches a server by credentials, not SQLite's file."""
+    is_alchemy = type(credentials).__name__ == "SqlalchemyCredentials"
+    return is_alchemy and not str(credentials.drivername).startswith("sqlite")
 
 
 def check_parts(

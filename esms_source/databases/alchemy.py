@@ -83,6 +83,12 @@ def is_held(exc: BaseException) -> bool:
     return is_sqlite or _number(exc) in LOCKED
 
 
+def is_misspelt(exc: BaseException) -> bool:
+    """Tell whether SQLite says that SQL is wrong; it has one error for most things."""
+    said = str(exc).startswith(("no such ", "near ", "ambiguous column"))
+    return type(exc).__module__ == "sqlite3" and said
+
+
 def is_of_client(exc: BaseException) -> bool:
     """Tell whether an error comes from reaching a MySQL server."""
     return _number(exc) in OF_CLIENT

@@ -1,4 +1,4 @@
-"""MySQL, MariaDB and SQLite as destinations: column types, locks, what must be there."""
+"""MySQL, MariaDB and SQLite as destinations: locks, and what must be there."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def check_alchemy(client: Any) -> None:  # noqa: ANN401  any client of dlt
         return
     dialect = dialect_of(client)
     if dialect not in (*MYSQL, SQLITE):
-        fact = f"{dialect} through SQLAlchemy: only MySQL, MariaDB and SQLite were tried"
+        fact = (
+            f"{dialect} through SQLAlchemy: only MySQL, MariaDB and SQLite were tried"
+        )
         raise ConfigError(fact, "name dlt's own destination for it, or one of them")
     path = sqlite_file(client)
     if path is None:

@@ -6,11 +6,25 @@ import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+import sqlalchemy as sa
+from dlt.destinations.impl.sqlalchemy.dialect import (
+    MysqlDialectCapabilities,
+    SqliteDialectCapabilities,
+)
+from dlt.destinations.impl.sqlalchemy.type_mapper import (
+    MysqlVariantTypeMapper,
+    SqlalchemyTypeMapper,
+)
+from sqlalchemy.dialects import mysql
+
 from esms_source.databases.alchemy import LONGEST_IDS, MYSQL, dialect_of
 from esms_source.tables import TABLES
 
 if TYPE_CHECKING:
-    import sqlalchemy as sa
+    from collections.abc import Callable
+
+    from dlt.common.destination.typing import PreparedTableSchema
+    from dlt.common.schema.typing import TColumnSchema
 
 LOCK_SECONDS: Final = 2
 """How long MySQL lets a statement wait for a lock; ``Patience`` tries again."""
@@ -28,13 +42,10 @@ KEY_CHARACTERS: Final = 191
 """Characters of other texts in a key, which are dlt's and ours."""
 
 
-def index_of(table: str) -> tuple[str, ...]:
-    """Return the columns of a table's unique index: RefIds tell most rows apart."""
-    return tuple(sorted(KEYS.get(table, ()), key=lambda name: name != "ref_id"))
-
-
 def set_up(destination: Any, config: Any, client: Any) -> None:  # noqa: ANN401  dlt's
     """Let a destination of SQLAlchemy have our types, and wait for no lock for long.
+
+    A merge becomes one transaction.
 
     Args:
         destination: dlt's, changed in place.
@@ -43,101 +54,52 @@ def set_up(destination: Any, config: Any, client: Any) -> None:  # noqa: ANN401 
     """
     # dlt 1.31 writes the merge of the small tables so that SQLAlchemy warns.
     warnings.filterwarnings("ignore", "implicitly coercing SELECT object")
-    destination.caps_params.update(capabilities(dialect_of(client)))
+    dialect = dialect_of(client)
     # What a statement was given holds phones, and dlt logs errors.
     options = {"hide_parameters": True, **(config.engine_kwargs or {})}
-    if dialect_of(client) in MYSQL:
-        given = options.get("connect_args") or {}
+    capabilities = destination.caps_params
+    capabilities["supports_transactions"] = True
+    if dialect in MYSQL:
+        capabilities["type_mapper"] = MysqlTypes
+        capabilities["dialect_capabilities"] = MysqlTables(dialect)
         bounds = {"init_command": SESSION, "connect_timeout": CONNECT_SECONDS}
-        options["connect_args"] = bounds | given
+        options["connect_args"] = bounds | (options.get("connect_args") or {})
+    else:
+        capabilities["type_mapper"] = SqliteTypes
+        capabilities["dialect_capabilities"] = SqliteTables(dialect)
+        # SQLite has one writer at a time.
+        capabilities["loader_parallelism_strategy"] = "sequential"
     destination.config_params["engine_kwargs"] = options
 
 
-def capabilities(dialect: str) -> dict[str, Any]:
-    """Return what dlt's capabilities must be for a dialect of SQLAlchemy.
+class JsonText(sa.TypeDecorator[Any]):
+    """JSON that comes as text, and is stored as it is."""
 
-    A merge is one transaction, each table has a unique index on its key, by which a
-    merge finds the rows, and JSON, which comes as text, is stored as it is.
-    """
-    import sqlalchemy as sa  # noqa: PLC0415  an extra
-    from dlt.destinations.impl.sqlalchemy import (  # noqa: PLC0415
-        dialect as dialects,
-        type_mapper,
-    )
-    from sqlalchemy.dialects import mysql  # noqa: PLC0415
+    impl = sa.JSON
+    cache_ok = True
 
-    class Json(sa.TypeDecorator[Any]):
-        """JSON that comes as text."""
-
-        impl = sa.JSON
-        cache_ok = True
-
-        def bind_processor(self, dialect: Any) -> Any:  # noqa: ANN401, ARG002
-            return None
-
-    class Exact(sa.TypeDecorator[Any]):
-        """A decimal in SQLite, which has none: refused where it would be rounded."""
-
-        impl = sa.Numeric
-        cache_ok = True
-
-        def bind_processor(self, dialect: Any) -> Any:  # noqa: ANN401, ARG002
-            return _exact
-
-        def result_processor(self, dialect: Any, coltype: object) -> Any:  # noqa: ANN401, ARG002
-            return None
-
-    class Mysql(type_mapper.MysqlVariantTypeMapper):
-        """dlt's own TEXT ends at 64 KiB, and compares without regard to case."""
-
-        def db_type_from_text_type(self, column: Any, table: Any) -> sa.String:  # noqa: ANN401
-            given = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
-            name = column["name"]
-            if name in (*KEYS.get(table["name"], ()), "load_id"):
-                length = LONGEST_IDS.get(name, KEY_CHARACTERS)
-                return mysql.VARCHAR(length, **given)
-            return mysql.LONGTEXT(**given)
-
-        def db_type_from_json_type(self, column: Any, table: Any) -> Any:  # noqa: ANN401, ARG002
-            return Json()
-
-    class Sqlite(type_mapper.SqlalchemyTypeMapper):
-        """SQLite."""
-
-        def db_type_from_json_type(self, column: Any, table: Any) -> Any:  # noqa: ANN401, ARG002
-            return Json()
-
-        def db_type_from_decimal_type(self, column: Any, table: Any) -> Any:  # noqa: ANN401, ARG002
-            return Exact(column.get("precision"), column.get("scale"))
-
-    is_mysql = dialect in MYSQL
-    base: Any = (
-        dialects.MysqlDialectCapabilities
-        if is_mysql
-        else dialects.SqliteDialectCapabilities
-    )
-
-    class Indexed(base):  # type: ignore[misc]
-        """Gives each table its index when it is made."""
-
-        def adapt_table(self, table: sa.Table, table_schema: Any) -> sa.Table:  # noqa: ANN401
-            table = super().adapt_table(table, table_schema)
-            columns = index_of(table.name)
-            if columns and not table.indexes:
-                parts = [table.c[name] for name in columns]
-                sa.Index(f"esms_{table.name}", *parts, unique=True)
-            return table
-
-    given: dict[str, Any] = {
-        "type_mapper": Mysql if is_mysql else Sqlite,
-        "dialect_capabilities": Indexed(dialect),
-        "supports_transactions": True,
-    }
-    # SQLite has one writer at a time.
-    return given if is_mysql else given | {"loader_parallelism_strategy": "sequential"}
+    def bind_processor(self, dialect: sa.Dialect) -> None:
+        """Change nothing."""
 
 
-def _exact(value: Decimal | float | None) -> float | None:
+class Exact(sa.TypeDecorator[Any]):
+    """A decimal in SQLite, which has none: refused where it would be rounded."""
+
+    impl = sa.Numeric
+    cache_ok = True
+
+    def bind_processor(
+        self,
+        dialect: sa.Dialect,  # noqa: ARG002  SQLAlchemy's signature
+    ) -> Callable[[Decimal | None], float | None]:
+        """Return what makes a number of a decimal."""
+        return exact_number
+
+    def result_processor(self, dialect: sa.Dialect, coltype: object) -> None:
+        """Change nothing."""
+
+
+def exact_number(value: Decimal | None) -> float | None:
     """Return a decimal as the number that SQLite stores.
 
     Raises:
@@ -146,6 +108,85 @@ def _exact(value: Decimal | float | None) -> float | None:
     if value is None:
         return None
     number = float(value)
-    if Decimal(repr(number)) != Decimal(str(value)):
+    if Decimal(repr(number)) != value:
         raise ValueError("a decimal of more digits than SQLite's numbers have")
     return number
+
+
+class MysqlTypes(MysqlVariantTypeMapper):
+    """MySQL's types: dlt's own TEXT ends at 64 KiB, and doesn't tell a from A."""
+
+    def db_type_from_text_type(
+        self, column: TColumnSchema, table: PreparedTableSchema
+    ) -> sa.String:
+        """Return a type with room for any text, or which an index takes."""
+        characters = {"charset": "utf8mb4", "collation": "utf8mb4_bin"}
+        name = column["name"] or ""
+        if name in (*KEYS.get(table["name"] or "", ()), "load_id"):
+            length = LONGEST_IDS.get(name, KEY_CHARACTERS)
+            return mysql.VARCHAR(length, **characters)
+        return mysql.LONGTEXT(**characters)
+
+    def db_type_from_json_type(
+        self,
+        column: TColumnSchema,  # noqa: ARG002  dlt's signature
+        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> Any:  # noqa: ANN401  as dlt has it
+        """Return a type that encodes nothing."""
+        return JsonText()
+
+
+class SqliteTypes(SqlalchemyTypeMapper):
+    """SQLite's types."""
+
+    def db_type_from_json_type(
+        self,
+        column: TColumnSchema,  # noqa: ARG002  dlt's signature
+        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> Any:  # noqa: ANN401  as dlt has it
+        """Return a type that encodes nothing."""
+        return JsonText()
+
+    def db_type_from_decimal_type(
+        self,
+        column: TColumnSchema,
+        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> Any:  # noqa: ANN401  as dlt has it
+        """Return a type that rounds nothing."""
+        return Exact(column.get("precision"), column.get("scale"))
+
+
+def with_index(table: sa.Table) -> sa.Table:
+    """Give a table of ours a unique index on its key: merges find the rows by it.
+
+    RefIds come first, as they tell most rows apart.
+    """
+    columns = sorted(KEYS.get(table.name, ()), key=lambda name: name != "ref_id")
+    if columns and not table.indexes:
+        parts = [table.c[name] for name in columns]
+        sa.Index(f"esms_{table.name}", *parts, unique=True)
+    return table
+
+
+class MysqlTables(MysqlDialectCapabilities):
+    """How dlt makes tables in MySQL."""
+
+    def adapt_table(
+        self,
+        table: sa.Table,
+        table_schema: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> sa.Table:
+        """Add the index."""
+        return with_index(table)
+
+
+class SqliteTables(SqliteDialectCapabilities):
+    """How dlt makes tables in SQLite."""
+
+    def adapt_table(
+        self,
+        table: sa.Table,
+        table_schema: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> sa.Table:
+        """Add the index."""
+        return with_index(table)

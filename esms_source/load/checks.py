@@ -94,7 +94,7 @@ def _check_columns(
         if "data_type" not in column:
             continue
         what = f"the column {name!r} of the table {table!r}"
-        kind = column["data_type"]
+        kind: str = column["data_type"] or ""
         found = present.get(name)
         if found is None:
             raise DestinationError(f"{what} is gone", f"add it again, for {kind}")

@@ -33,7 +33,6 @@ from esms_source.databases import (
 )
 from esms_source.databases.alchemy import alchemy_errors, driver_errors, is_alchemy
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
-from esms_source.load.alchemy_types import set_up as set_up_alchemy
 from esms_source.redaction import first_line
 from esms_source.runtime import keep_private
 from esms_source.tables import SCHEMA
@@ -93,7 +92,7 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     except OSError as exc:
         fact = f"dlt's working folder can't be used ({first_line(exc)})"
         raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
-    except (*NotInstalled, *alchemy_errors()) as exc:
+    except (*NotInstalled, *alchemy_errors()) as exc:  # type: ignore[misc]
         fact = f"the destination {destination!r} is not installed"
         if alchemy_errors():  # what they say quotes the URL
             fact = f"{credentials_of(destination)}: its driver isn't there"
@@ -185,7 +184,7 @@ def _resolve_once(destination: Any) -> dict[Any, Any]:  # noqa: ANN401  of any k
 def _set_up(own: dlt.Pipeline) -> None:
     """Let tables change wholly, workers stage apart, and no lock be waited for long."""
     # One client for all: dlt resolves a configuration for each.
-    client = own.destination_client()
+    client: Any = own.destination_client()
     config, capabilities = client.config, client.capabilities
     parameters = own.destination.config_params
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
@@ -193,7 +192,9 @@ def _set_up(own: dlt.Pipeline) -> None:
     if capabilities.sqlglot_dialect in WHOLE_BY_TRANSACTION:
         own.destination.caps_params[TRANSACTIONS] = True
     if is_alchemy(client.sql_client):
-        set_up_alchemy(own.destination, config, client.sql_client)
+        from esms_source.load.alchemy_types import set_up  # noqa: PLC0415  an extra
+
+        set_up(own.destination, config, client.sql_client)
     if capabilities.sqlglot_dialect == POSTGRES:
         parameters["credentials"] = config.credentials
         bound_lock_waits(config.credentials)
@@ -243,7 +244,7 @@ def reaching(client: SqlClientBase[Any]) -> Iterator[None]:
     """
     try:
         yield
-    except (*driver_errors(client), DatabaseException) as exc:
+    except (*driver_errors(client), DatabaseException) as exc:  # type: ignore[misc]
         remedy = "what was answered is kept and the next run loads it"
         what = "the destination can't be reached"
         raise explain(exc, what, remedy) from cause_of(exc)
@@ -267,7 +268,7 @@ def reporting_errors() -> Iterator[None]:
     except (ConfigurationException, ImportError) as exc:
         what, name = "the destination can't be opened", "its credentials"
         raise refuse_credentials(exc, what, name, "") from None
-    except (DestinationException, DatabaseException, *alchemy_errors()) as exc:
+    except (DestinationException, DatabaseException, *alchemy_errors()) as exc:  # type: ignore[misc]
         remedy = "check its name, credentials and grants"
         what = "the destination can't be used"
         raise explain(exc, what, remedy) from cause_of(exc)

@@ -73,7 +73,8 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
 
     Otherwise they would make the same ones at once, and deadlock over them. In
     PostgreSQL it is an advisory lock, with DuckDB the file itself, held open: both end
-    with the process; for SQLAlchemy's databases see ``alchemy.holding``. Yields whether the destination has such a lock.
+    with the process; for SQLAlchemy's databases see ``alchemy.holding``. Yields whether
+    the destination has such a lock.
 
     Raises:
         PipelineBusyError: Somebody else holds it for longer than ``patience``.

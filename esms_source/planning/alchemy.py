@@ -57,9 +57,7 @@ def types_of(names: Sequence[str], ledger: Mapping[str, str]) -> dict[str, str]:
     return {name: known.get(name, "VARCHAR") for name in names}
 
 
-def as_texts(
-    types: Mapping[str, str], rows: Sequence[Sequence[Any]]
-) -> pa.Table:
+def as_texts(types: Mapping[str, str], rows: Sequence[Sequence[Any]]) -> pa.Table:
     """Return rows as texts of which DuckDB reads the same values."""
     from esms_source.planning.foreign_values import (  # noqa: PLC0415  needs an extra
         as_text,

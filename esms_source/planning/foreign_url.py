@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 import dlt
 
 from esms_source.config.credentials import (
-    ALCHEMY_DRIVERS as DRIVERS,
     ALCHEMY_URL_FORM as URL_FORM,
+)
+from esms_source.config.credentials import (
     check_parts,
 )
 from esms_source.databases import installing
@@ -26,7 +27,6 @@ CREDENTIALS: Final = "ref_ids.credentials"
 
 FOREIGN: Final = re.compile(r"\s*(mysql|mariadb|sqlite|mssql|oracle)(\+\w+)?://")
 """URLs that SQLAlchemy reads, whatever ``ref_ids.destination`` says."""
-
 
 
 def foreign_url(table: RefIdTable) -> URL | None:

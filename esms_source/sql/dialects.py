@@ -12,6 +12,8 @@ from sqlglot import exp
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    Rules = dict[type[exp.Expr], Callable[[exp.Expr], exp.Expr | None]]
+
 DIALECTS: Final = ("mysql", "sqlite")
 
 ZONES_FROM: Final = datetime(2010, 1, 1, tzinfo=timezone.utc)
@@ -19,7 +21,7 @@ ZONES_UNTIL: Final = datetime(2045, 1, 1, tzinfo=timezone.utc)
 """Between them each change of a zone's offset is known; eSMS began after the first."""
 
 SQLITE_TIME: Final = "%Y-%m-%d %H:%M:%f000"
-"""How SQLAlchemy writes a time into SQLite, in UTC; SQLite itself knows milliseconds."""
+"""How SQLAlchemy writes a time into SQLite, in UTC; SQLite knows milliseconds."""
 
 UNIX_EPOCH: Final = "2440587.5"
 """1970-01-01 as a Julian day."""
@@ -27,10 +29,8 @@ UNIX_EPOCH: Final = "2440587.5"
 SECONDS: Final = {"MILLISECOND": 0.001, "SECOND": 1, "MINUTE": 60, "HOUR": 3_600}
 """Seconds of the units in which our SQL writes intervals."""
 
-Rules = dict[type[exp.Expression], "Callable[[exp.Expression], exp.Expression | None]"]
 
-
-def adapted(tree: exp.Expression, dialect: str) -> exp.Expression:
+def adapted(tree: exp.Expr, dialect: str) -> exp.Expr:
     """Replace what a dialect lacks in a statement; children come before parents."""
     rules = {"mysql": MYSQL, "sqlite": SQLITE}[dialect]
     for node in reversed(list(tree.dfs())):
@@ -65,7 +65,7 @@ def offsets(zone: str) -> list[tuple[datetime, int]]:
     return [*found, (ZONES_UNTIL, minutes(ZONES_UNTIL))]
 
 
-def _call(name: str, *arguments: exp.Expression | str) -> exp.Expression:
+def _call(name: str, *arguments: exp.Expr | str) -> exp.Expr:
     """Return a call of a function that sqlglot needn't know; texts are literals."""
     nodes = [
         exp.Literal.string(item) if isinstance(item, str) else item
@@ -74,7 +74,7 @@ def _call(name: str, *arguments: exp.Expression | str) -> exp.Expression:
     return exp.Anonymous(this=name, expressions=nodes)
 
 
-def _minutes(moment: exp.Expression, zone: str) -> exp.Expression:
+def _minutes(moment: exp.Expr, zone: str) -> exp.Expr:
     """Return a zone's offset at a moment, as SQL: neither database knows zones."""
     *changes, (_, last) = offsets(zone)
     if not changes:
@@ -84,10 +84,11 @@ def _minutes(moment: exp.Expression, zone: str) -> exp.Expression:
         text = exp.Literal.string(f"{end:%Y-%m-%d %H:%M:%S}")
         earlier = exp.LT(this=moment.copy(), expression=text)
         case = case.when(earlier, exp.Literal.number(minutes))
-    return case.else_(exp.Literal.number(last))
+    case = case.else_(exp.Literal.number(last))
+    return case
 
 
-def _utc(cast: exp.Expression) -> str | None:
+def _utc(cast: exp.Expr) -> str | None:
     """Return the text of a literal of a moment, without its offset of UTC."""
     literal = cast.this
     if not cast.args["to"].is_type("timestamptz") or not literal.is_string:
@@ -96,13 +97,13 @@ def _utc(cast: exp.Expression) -> str | None:
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-def _seconds(interval: exp.Expression) -> float:
+def _seconds(interval: exp.Expr) -> float:
     """Return how long a literal of an interval is."""
     unit = interval.args["unit"].name.upper().removesuffix("S")
     return float(interval.this.name) * SECONDS[unit]
 
 
-def _filter(node: exp.Expression) -> exp.Expression:
+def _filter(node: exp.Expr) -> exp.Expr:
     aggregate = node.this.copy()
     condition = node.expression.this
     value = aggregate.this
@@ -112,11 +113,11 @@ def _filter(node: exp.Expression) -> exp.Expression:
     return aggregate
 
 
-def _plain_cte(node: exp.Expression) -> None:
+def _plain_cte(node: exp.Expr) -> None:
     node.set("materialized", None)
 
 
-def _percentiles(select: exp.Expression) -> None:
+def _percentiles(select: exp.Expr) -> None:
     """Write each percentile_cont of a SELECT as a sum of ranked values.
 
     It lies between two neighbours: each weighs as much as the other is far away.
@@ -147,39 +148,39 @@ def _percentiles(select: exp.Expression) -> None:
         item.replace(exp.maybe_parse(f"sum({value.sql()} * ({weight}))"))
 
 
-def _sqlite_sum(node: exp.Expression) -> exp.Expression | None:
+def _sqlite_sum(node: exp.Expr) -> exp.Expr | None:
     """Round a sum of prices, which SQLite adds as binary fractions."""
-    if node.find(exp.Column).name != "total_price" or isinstance(
-        node.parent, (exp.Filter, exp.Window)
-    ):
+    column = node.find(exp.Column)
+    is_price = column is not None and column.name == "total_price"
+    if not is_price or isinstance(node.parent, (exp.Filter, exp.Window)):
         return None
     return exp.Round(this=node.copy(), decimals=exp.Literal.number(4))
 
 
-def _mysql_cast(cast: exp.Expression) -> exp.Expression | None:
+def _mysql_cast(cast: exp.Expr) -> exp.Expr | None:
     text = _utc(cast)
     return None if text is None else _call("TIMESTAMP", text)
 
 
-def _mysql_zone(node: exp.Expression) -> exp.Expression:
+def _mysql_zone(node: exp.Expr) -> exp.Expr:
     minutes = _minutes(node.this, node.args["zone"].name)
     return _call("TIMESTAMPADD", exp.var("MINUTE"), minutes, node.this.copy())
 
 
-def _mysql_epoch(node: exp.Expression) -> exp.Expression:
+def _mysql_epoch(node: exp.Expr) -> exp.Expr:
     since = _call("TIMESTAMP", "1970-01-01"), node.expression.copy()
     microseconds = _call("TIMESTAMPDIFF", exp.var("MICROSECOND"), *since)
     return exp.paren(exp.Div(this=microseconds, expression=exp.Literal.number("1e6")))
 
 
-def _mysql_add(node: exp.Expression) -> exp.Expression | None:
+def _mysql_add(node: exp.Expr) -> exp.Expr | None:
     if not isinstance(node.expression, exp.Interval):
         return None
     length = exp.Literal.number(round(_seconds(node.expression) * 1_000_000))
     return _call("TIMESTAMPADD", exp.var("MICROSECOND"), length, node.this.copy())
 
 
-def _sqlite_cast(cast: exp.Expression) -> exp.Expression | None:
+def _sqlite_cast(cast: exp.Expr) -> exp.Expr | None:
     text = _utc(cast)
     if text is not None:
         return exp.Literal.string(text)
@@ -191,34 +192,34 @@ def _sqlite_cast(cast: exp.Expression) -> exp.Expression | None:
     return None
 
 
-def _sqlite_zone(node: exp.Expression) -> exp.Expression:
+def _sqlite_zone(node: exp.Expr) -> exp.Expr:
     minutes = exp.paren(_minutes(node.this, node.args["zone"].name))
     shift = exp.DPipe(this=minutes, expression=exp.Literal.string(" minutes"))
     return _call("datetime", node.this.copy(), shift)
 
 
-def _sqlite_epoch(node: exp.Expression) -> exp.Expression:
+def _sqlite_epoch(node: exp.Expr) -> exp.Expr:
     day = _call("julianday", node.expression.copy())
     since = exp.Sub(this=day, expression=exp.Literal.number(UNIX_EPOCH))
     day_length = exp.Literal.number("86400.0")
     return exp.paren(exp.Mul(this=exp.paren(since), expression=day_length))
 
 
-def _sqlite_add(node: exp.Expression) -> exp.Expression | None:
+def _sqlite_add(node: exp.Expr) -> exp.Expr | None:
     if not isinstance(node.expression, exp.Interval):
         return None
     shift = f"{_seconds(node.expression):+f} seconds"
     return _call("strftime", SQLITE_TIME, node.this.copy(), shift)
 
 
-def _sqlite_ceil(node: exp.Expression) -> exp.Expression:
+def _sqlite_ceil(node: exp.Expr) -> exp.Expr:
     # Not each SQLite is built with ceil.
     whole = exp.cast(node.this.copy(), "bigint")
     more = exp.paren(exp.GT(this=node.this.copy(), expression=whole.copy()))
     return exp.cast(exp.Add(this=whole, expression=more), "double")
 
 
-def _sqlite_right(node: exp.Expression) -> exp.Expression:
+def _sqlite_right(node: exp.Expr) -> exp.Expr:
     count = exp.Neg(this=node.expression.copy())
     return _call("substr", node.this.copy(), count)
 

@@ -110,14 +110,17 @@ def scripted(*, moves: bool = True) -> dict[str, Any]:
     """Script what is odd: two rows, none at first, one not final at first, a stray."""
     scripts: dict[str, Any] = {}
     pending = {"SendStatus": 1, "SendSuccess": 0, "SendFailed": 0}
-    said = '{"error":-118,"message":"It\'s no \\"Zalo\\" user: 50% \\\\ 🎉","data":{"a":1}}'
+    said = '{"error":-118,"message":"It\'s \\"no\\" user: 50% \\\\ 🎉","data":{"a":1}}'
     for number in range(0, COUNT, 40):
         two, late, held, stray, failed = (ref_id(number + step) for step in range(5))
         other = {"Telcoid": 2, "Partnerids": "z", "New": {"a": [":b"]}}
         scripts[two] = [sample_row(two), sample_row(two, **other)]
         scripts[late] = lambda name, n: [sample_row(name)] if moves and n > 1 else []
         scripts[held] = lambda name, n: [
-            sample_row(name, **(pending if n == 1 or not moves else {"TotalPrice": "12345.6789"}))
+            sample_row(
+                name,
+                **(pending if n == 1 or not moves else {"TotalPrice": "12345.6789"}),
+            )
         ]
         scripts[stray] = [sample_row(stray), sample_row(f"stranger-{number}")]
         scripts[failed] = [
@@ -160,9 +163,7 @@ def assert_same(place: Place, output: Output, tables: list[str]) -> None:
         )
         # A request's number depends on which answer came first.
         names = [name for name in names if name != "request_no"]
-        ours, theirs = (
-            content(look.rows, table, names) for look in (place, output)
-        )
+        ours, theirs = (content(look.rows, table, names) for look in (place, output))
         assert ours == theirs, table
 
 
@@ -235,8 +236,9 @@ def test_ten_kills_lose_and_double_nothing(
         ours, theirs = (content(x.rows, table, columns) for x in (place, output))
         assert ours == theirs
     sums = (
-        "SELECT sum(asked), sum(answered + missing + failed), count(*) - (SELECT count(*)"
-        " FROM (SELECT DISTINCT load_id, request_no FROM api_requests) AS d)"
+        "SELECT sum(asked), sum(answered + missing + failed),"
+        " count(*) - (SELECT count(*) FROM"
+        " (SELECT DISTINCT load_id, request_no FROM api_requests) AS d)"
         " FROM api_requests"
     )
     assert [int(n) for n in place.rows(sums)[0]] == [COUNT, COUNT, 0]
@@ -386,16 +388,13 @@ def test_letters_and_long_ids_are_kept_apart(
     file = tmp_path / "some.csv"
     names = ["Abc", "abc", "ábc", "a\\b:c", "x" * 160, "y" * 161]
     file.write_text("\n".join(["ref_id", *names]) + "\n")
-    ended = esms(
-        *("run", "--json", "--destination", "sqlalchemy", "--ref-ids", str(file)),
-        oa_id="oa",
-    )
+    words = "run", "--json", "--destination", "sqlalchemy", "--ref-ids", str(file)
+    ended = esms(*words, oa_id="oa")
     assert ended.report["asked"] == 5
     assert ended.report["skipped"]["no_ref_id"] == 1
     found = maria("SELECT ref_id FROM zalo.ref_ids")
     assert {name for (name,) in found} == set(names[:5])
-    again = esms("run", "--json", "--destination", "sqlalchemy", oa_id="oa")
-    assert again.report["asked"] == 0
+    assert esms(*words, oa_id="oa").report["asked"] == 0
     assert simulator.arrivals.asks.total() == 5
 
 
