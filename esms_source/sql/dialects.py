@@ -84,8 +84,7 @@ def _minutes(moment: exp.Expr, zone: str) -> exp.Expr:
         text = exp.Literal.string(f"{end:%Y-%m-%d %H:%M:%S}")
         earlier = exp.LT(this=moment.copy(), expression=text)
         case = case.when(earlier, exp.Literal.number(minutes))
-    case = case.else_(exp.Literal.number(last))
-    return case
+    return case.else_(exp.Literal.number(last))
 
 
 def _utc(cast: exp.Expr) -> str | None:
@@ -104,7 +103,7 @@ def _seconds(interval: exp.Expr) -> float:
 
 
 def _filter(node: exp.Expr) -> exp.Expr:
-    aggregate = node.this.copy()
+    aggregate: exp.Expr = node.this.copy()
     condition = node.expression.this
     value = aggregate.this
     if isinstance(value, exp.Star):

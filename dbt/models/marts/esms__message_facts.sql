@@ -80,7 +80,8 @@ ranked AS (
                 phone_number,
                 partner_ids,
                 request_id,
-                total_price
+                -- By its table: MariaDB would take the column below of that name.
+                different.total_price
         ) AS place,
         sum(CASE WHEN delivery = 'pending' THEN 1 ELSE 0 END) OVER message AS pending,
         sum(CASE WHEN delivery IN ('failed', 'partial') THEN 1 ELSE 0 END)
