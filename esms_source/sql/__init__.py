@@ -16,7 +16,7 @@ AS_IT_STANDS: Final = (None, OURS, "duckdb")
 """Dialects that read it as it stands; None is one that sqlglot doesn't know."""
 
 _MARK: Final = "esms_relation_"
-_MARKED: Final = re.compile(rf"""[`"]?{_MARK}(\d+)[`"]?""")
+_MARKED: Final = re.compile(rf"""([`"]){_MARK}(\d+)\1|{_MARK}(\d+)""")
 
 
 def quote_name(name: str) -> str:
@@ -61,7 +61,7 @@ def in_dialect(sql: str, dialect: str | None, relations: Iterable[str] = ()) -> 
         tree = dialects.adapted(tree, dialect)
     # Which names are reserved differs: rows is one in MySQL.
     said = tree.sql(dialect, identify=is_adapted, comments=False)
-    return _MARKED.sub(lambda mark: longest_first[int(mark[1])], said)
+    return _MARKED.sub(lambda mark: longest_first[int(mark[2] or mark[3])], said)
 
 
 def moment_literal(moment: datetime) -> str:
