@@ -19,6 +19,7 @@ from esms_source.databases import ReadError
 from esms_source.elsewhere import load_names, load_sent_messages
 from esms_source.exceptions import DestinationError, EsmsError
 from esms_source.keeping import as_events, reading
+from esms_source.load.alchemy import make_datasets
 from esms_source.load.checks import check_destination, check_grants, check_tables
 from esms_source.load.destination import can_skip_dedup, own_pipeline, reporting_errors
 from esms_source.load.loader import Loader, leaving_signals
@@ -221,10 +222,14 @@ class _Run:
 
     def _sync(self, choice: Choice, *, compare_all: bool) -> Report:
         """Recover, plan, ask and load slice after slice, and make the views."""
-        pipeline, session = self._pipeline, self._session
-        patience = session.patience
+        pipeline, session, patience = (
+            self._pipeline,
+            self._session,
+            self._session.patience,
+        )
         check_destination(pipeline, self._settings)
         check_grants(pipeline)
+        make_datasets(pipeline)
         # First: dlt's sync drops what is pending while there is no dataset yet.
         with session.counts.timed("load"):
             recover(pipeline, self._loader)

@@ -21,6 +21,7 @@ from esms_source.codes import small_tables
 from esms_source.config import SettingArguments, resolve_call
 from esms_source.exceptions import ConfigError
 from esms_source.keeping import is_lake
+from esms_source.load.alchemy import require_own
 from esms_source.load.checks import check_destination
 from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
@@ -137,6 +138,7 @@ def _ask_all(
         if is_lake(pipeline):
             fact = "a plain run merges rows, which files can't"
             raise ConfigError(fact, "use sync(pipeline), or esms run: they append")
+        require_own(pipeline, pipeline.sql_client())
         keep_private(Path(pipeline.working_dir))
         remember_destination(pipeline)
         with dataset_lock(pipeline, session.patience) as is_locked:

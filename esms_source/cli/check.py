@@ -16,6 +16,7 @@ from esms_source.databases import (
     execute,
     local_file,
 )
+from esms_source.databases.alchemy import sqlite_file
 from esms_source.exceptions import EsmsError, OaRefusedError, RetryableApiError
 from esms_source.keeping import reading, url_of
 from esms_source.ledger import query_after
@@ -148,7 +149,7 @@ def _check_destination(
     ):
         check_destination(target, settings)
         check_grants(target)
-        path = url_of(target) or local_file(target.sql_client())
+        path = url_of(target) or _file_of(target)
         known = _count(target) if _is_there(target) else 0
         index = missing_index(target) if known >= LARGE_LEDGER else None
     where = f"{destination} ({path})" if path else destination
@@ -158,9 +159,14 @@ def _check_destination(
     return "warn", f"{said}, and no index on its key; merges are faster with {index}"
 
 
+def _file_of(target: dlt.Pipeline) -> str | None:
+    client = target.sql_client()
+    return local_file(client) or sqlite_file(client)
+
+
 def _is_there(target: dlt.Pipeline) -> bool:
     """Tell whether there can be a ledger: a file is made by a run, not by looking."""
-    path = local_file(target.sql_client())
+    path = _file_of(target)
     return path is None or Path(path).exists()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from esms_source.load.alchemy import make_datasets
 from esms_source.load.checks import check_destination, check_grants
 from esms_source.load.destination import own_pipeline, reporting_errors
 from esms_source.load.locks import pipeline_lock
@@ -26,4 +27,5 @@ def editing(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
     with pipeline_lock(pipeline), reporting_errors(), own_pipeline(pipeline) as own:
         check_destination(own)
         check_grants(own)
+        make_datasets(own)
         yield own

@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dlt.destinations.exceptions import DatabaseException
 
 from esms_source.databases import Patience, columns_of, local_file
+from esms_source.databases.alchemy import (
+    is_alchemy,
+    literally,
+    names_of,
+    quoting,
+    sqlite_file,
+)
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.keeping import is_lake, reading
 from esms_source.load.checks import check_destination
@@ -42,7 +49,7 @@ def run_query(
             show_views(client, settings)
             return _run(client, sql)
     client = pipeline.sql_client()
-    path = local_file(client)
+    path = local_file(client) or sqlite_file(client)
     name = client.dataset_name
     # It would be made by looking.
     if path is not None and not Path(path).exists():
@@ -59,16 +66,23 @@ def _run(client: SqlClientBase[Any], sql: str) -> tuple[list[str], list[Any]]:
     try:
         if columns_of(client, REF_IDS.name) is None:
             raise _nothing_there(name)
-        client.execute_sql(f"SET search_path = {quote_name(name)}")
-        with client.execute_query(sql) as cursor:
-            if not cursor.description:
-                return [], []
-            return [column[0] for column in cursor.description], cursor.fetchall()
+        if sqlite_file(client) is None:  # SQLite looks into all files that are open
+            client.execute_sql(_use(client, name))
+        with client.execute_query(literally(client, sql)) as cursor:
+            names = names_of(cursor)
+            return names, list(map(tuple, cursor.fetchall())) if names else []
     except DatabaseException as exc:
         failure = read_failure(exc)
         if not failure.refused:
             raise
         raise ConfigError(f"the SQL is refused: {failure.said}") from exc
+
+
+def _use(client: SqlClientBase[Any], dataset: str) -> str:
+    """Return the statement after which names are those of a dataset."""
+    if is_alchemy(client):
+        return f"USE {quoting(client)(dataset)}"
+    return f"SET search_path = {quote_name(dataset)}"
 
 
 def write_csv(path: Path, names: Sequence[str], rows: Iterable[Sequence[Any]]) -> int:

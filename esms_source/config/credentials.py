@@ -28,6 +28,16 @@ URL_FORM: Final = (
     " with %40 for @, %25 for %, %5B for [ and %2F for / in the password"
 )
 
+ALCHEMY_URL_FORM: Final = (
+    "write mysql+pymysql://user:password@host:port/database, or another URL of"
+    " SQLAlchemy, with %40 for @, %25 for %, %5B for [ and %2F for / in the password"
+)
+
+ALCHEMY_DRIVERS: Final = (
+    "pip install esms-source[mysql] and write mysql+pymysql://, or install the driver"
+    " that the URL names"
+)
+
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 _HOST: Final = re.compile(r"[\w.-]*|[\da-fA-F:.]+(%\w+)?")
 _NO_FILE: Final = re.compile(r"://|:[^/]*@|\bpassword\W")
@@ -43,14 +53,15 @@ def refuse_credentials(exc: Exception, what: str, name: str, remedy: str) -> Esm
         name: The setting that holds the credentials.
         remedy: What to do where the error itself doesn't tell.
     """
+    form = ALCHEMY_URL_FORM if "SQLALCHEMY" in name else URL_FORM
     if isinstance(exc, ConfigFieldMissingException):
         missing = list(_missing(exc.traces))
         if missing == ["password"]:
             fact = f"{what}: {name} holds no password, and dlt wants one"
             return ConfigError(fact, "write user:@host where the server asks for none")
-        return ConfigError(f"{what}: {name} lacks {', '.join(missing)}", URL_FORM)
+        return ConfigError(f"{what}: {name} lacks {', '.join(missing)}", form)
     if isinstance(exc, (InvalidNativeValue, NativeValueError)):
-        return ConfigError(f"{what}: {name} isn't a connection URL", URL_FORM)
+        return ConfigError(f"{what}: {name} isn't a connection URL", form)
     if isinstance(exc, ValueNotSecretException):
         section = exc.key.rpartition(".")[0].replace(".credentials", "")
         fact = f"{what}: the secret [{section}] stands in {exc.provider_name}"
@@ -92,6 +103,14 @@ def check_credentials(credentials: object, name: str) -> None:
             fact = f"{name}: a URL with a scheme that PostgreSQL doesn't know"
             raise ConfigError(fact, "write postgresql://")
         check_parts(host, credentials.username, database, name, URL_FORM)
+    elif _is_of_server(credentials):
+        check_parts(host, credentials.username, database, name, ALCHEMY_URL_FORM)
+
+
+def _is_of_server(credentials: ConnectionStringCredentials) -> bool:
+    """Tell whether SQLAlchemy reaches a server by credentials, not SQLite's file."""
+    is_alchemy = type(credentials).__name__ == "SqlalchemyCredentials"
+    return is_alchemy and not str(credentials.drivername).startswith("sqlite")
 
 
 def check_parts(

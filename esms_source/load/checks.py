@@ -13,13 +13,15 @@ from dlt.destinations.job_client_impl import SqlJobClientBase
 from esms_source.config.credentials import check_credentials
 from esms_source.config.refusal import refuse
 from esms_source.databases import duckdb_file, installing, local_file
+from esms_source.databases.alchemy import is_alchemy
 from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.keeping import check_layout, format_of, is_lake
+from esms_source.load.alchemy import check_alchemy, check_datasets
 from esms_source.load.destination import credentials_of, is_postgres, reaching
 from esms_source.tables import POLLED, REF_IDS, SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import dlt
     from dlt.common.schema.typing import TTableSchemaColumns
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = {"delta": "deltalake", "iceberg": "pyiceberg"}
 """What writes a table format."""
+
+AS_READ: Final = {"bool": "bigint", "json": "text"}
+"""Types that MySQL calls otherwise than the statement that made the column."""
 
 
 def check_destination(pipeline: dlt.Pipeline, settings: Settings | None = None) -> None:
@@ -56,6 +61,7 @@ def check_destination(pipeline: dlt.Pipeline, settings: Settings | None = None) 
     client = pipeline.sql_client()
     setting = credentials_of(pipeline.destination.destination_name)
     check_credentials(client.credentials, setting)
+    check_alchemy(client)
     path = duckdb_file(client)
     if path and _duckdb_name(path).lower() == client.dataset_name.lower():
         name = f"the dataset {pipeline.dataset_name!r}"
@@ -108,27 +114,31 @@ def check_tables(pipeline: dlt.Pipeline) -> None:
     client = pipeline.destination_client()
     if not names or not isinstance(client, SqlJobClientBase):
         return
+    as_read = AS_READ if is_alchemy(client.sql_client) else {}
     with client:
         present = dict(client.get_storage_tables(names))
     for name in names:
         if not present[name]:
             fact = f"the table {name!r} is gone, though loads of it are known"
             raise DestinationError(fact, "restore it, or choose another dataset")
-        _check_columns(name, loaded[name]["columns"], present[name])
+        _check_columns(name, loaded[name]["columns"], present[name], as_read)
 
 
 def _check_columns(
-    table: str, loaded: TTableSchemaColumns, present: TTableSchemaColumns
+    table: str,
+    loaded: TTableSchemaColumns,
+    present: TTableSchemaColumns,
+    as_read: Mapping[str, str],
 ) -> None:
     for name, column in loaded.items():
         if "data_type" not in column:
             continue
         what = f"the column {name!r} of the table {table!r}"
-        kind = column["data_type"]
+        kind: str = column["data_type"] or ""
         found = present.get(name)
         if found is None:
             raise DestinationError(f"{what} is gone", f"add it again, for {kind}")
-        if found.get("data_type", kind) != kind:
+        if found.get("data_type", kind) not in (kind, as_read.get(kind)):
             fact = f"{what} is for {found['data_type']} now, not for {kind}"
             raise DestinationError(fact, f"alter its type, to take {kind}")
         if column.get("nullable", True) and not found.get("nullable", True):
@@ -141,11 +151,12 @@ def _check_columns(
 
 
 def check_grants(pipeline: dlt.Pipeline) -> None:
-    """Refuse a PostgreSQL user who may not make what a load needs.
+    """Refuse a PostgreSQL user who may not make what a load needs, and MySQL's latin1.
 
     Raises:
         DestinationError: With the grant that is missing.
     """
+    check_datasets(pipeline)
     with on_postgres(pipeline) as client:
         if client is None:
             return

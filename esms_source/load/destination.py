@@ -17,7 +17,11 @@ from dlt.common.schema import Schema
 from dlt.destinations.exceptions import DatabaseException
 from dlt.pipeline.exceptions import InvalidPipelineName, PipelineStepFailed
 
-from esms_source.config.credentials import check_credentials, refuse_credentials
+from esms_source.config.credentials import (
+    ALCHEMY_DRIVERS,
+    check_credentials,
+    refuse_credentials,
+)
 from esms_source.databases import (
     NotInstalled,
     bound_lock_waits,
@@ -27,6 +31,7 @@ from esms_source.databases import (
     installing,
     is_locked,
 )
+from esms_source.databases.alchemy import alchemy_errors, driver_errors, is_alchemy
 from esms_source.exceptions import ConfigError, DestinationError, EsmsError, causes
 from esms_source.load.ducklake import DUCKLAKE, install_extensions
 from esms_source.redaction import first_line
@@ -90,8 +95,11 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
     except OSError as exc:
         fact = f"dlt's working folder can't be used ({first_line(exc)})"
         raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
-    except NotInstalled as exc:
+    except (*NotInstalled, *alchemy_errors()) as exc:  # type: ignore[misc]
         fact = f"the destination {destination!r} is not installed"
+        if alchemy_errors():  # what they say quotes the URL
+            fact = f"{credentials_of(destination)}: its driver isn't there"
+            raise ConfigError(fact, ALCHEMY_DRIVERS) from None
         raise ConfigError(fact, installing(destination)) from exc
     except (ConfigurationException, DestinationException, ImportError) as exc:
         what = f"the destination {destination!r} can't be opened"
@@ -181,13 +189,17 @@ def _resolve_once(destination: Any) -> dict[Any, Any]:  # noqa: ANN401  of any k
 def _set_up(own: dlt.Pipeline) -> None:
     """Let tables change wholly, workers stage apart, and no lock be waited for long."""
     # One client for all: dlt resolves a configuration for each.
-    client = own.destination_client()
+    client: Any = own.destination_client()
     config, capabilities = client.config, client.capabilities
     parameters = own.destination.config_params
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
         parameters[STAGING_LAYOUT] = f"{SHARED_STAGING}_{own.pipeline_name}"
     if capabilities.sqlglot_dialect in WHOLE_BY_TRANSACTION:
         own.destination.caps_params[TRANSACTIONS] = True
+    if is_alchemy(client.sql_client):
+        from esms_source.load.alchemy_types import set_up  # noqa: PLC0415  an extra
+
+        set_up(own.destination, config, client.sql_client)
     if capabilities.sqlglot_dialect == POSTGRES:
         parameters["credentials"] = config.credentials
         bound_lock_waits(config.credentials)
@@ -199,7 +211,9 @@ def can_skip_dedup(pipeline: dlt.Pipeline) -> bool:
     In a DuckDB file only a kill leaves open whether rows came, and what it had begun
     is dropped; a connection to a server may break at any time.
     """
-    return duckdb_file(pipeline.sql_client()) is not None
+    client = pipeline.sql_client()
+    # Through SQLAlchemy each staging table has a unique index.
+    return duckdb_file(client) is not None or is_alchemy(client)
 
 
 def identity_of(pipeline: dlt.Pipeline) -> str:
@@ -233,10 +247,9 @@ def reaching(client: SqlClientBase[Any]) -> Iterator[None]:
     Raises:
         DestinationError: The server can't be reached; the next run loads.
     """
-    driver_error: type[Exception] = getattr(client.dbapi, "Error")  # noqa: B009
     try:
         yield
-    except (driver_error, DatabaseException) as exc:
+    except (*driver_errors(client), DatabaseException) as exc:  # type: ignore[misc]
         remedy = "what was answered is kept and the next run loads it"
         what = "the destination can't be reached"
         raise explain(exc, what, remedy) from cause_of(exc)
@@ -260,7 +273,7 @@ def reporting_errors() -> Iterator[None]:
     except (ConfigurationException, ImportError) as exc:
         what, name = "the destination can't be opened", "its credentials"
         raise refuse_credentials(exc, what, name, "") from None
-    except (DestinationException, DatabaseException) as exc:
+    except (DestinationException, DatabaseException, *alchemy_errors()) as exc:  # type: ignore[misc]
         remedy = "check its name, credentials and grants"
         what = "the destination can't be used"
         raise explain(exc, what, remedy) from cause_of(exc)

@@ -9,6 +9,7 @@ import duckdb
 from dlt.destinations.exceptions import DatabaseException
 
 from esms_source.databases import is_busy, sql_state
+from esms_source.databases.alchemy import is_misspelt
 from esms_source.exceptions import causes
 from esms_source.redaction import first_line
 
@@ -91,14 +92,17 @@ def _said(chain: list[BaseException]) -> BaseException:
     for link in reversed(chain):
         original: Any = getattr(link, "dbapi_exception", None)
         if isinstance(link, DatabaseException) and isinstance(original, Exception):
-            return original
+            # SQLAlchemy quotes the statement beside what its driver said.
+            return getattr(original, "orig", None) or original
     return chain[-1]
 
 
 def _is_refusal(exc: BaseException) -> bool:
     if state := sql_state(exc):
         return state.startswith(REFUSING_STATES)
-    return not REFUSING_ERRORS.isdisjoint(kind.__name__ for kind in type(exc).__mro__)
+    return is_misspelt(exc) or not REFUSING_ERRORS.isdisjoint(
+        kind.__name__ for kind in type(exc).__mro__
+    )
 
 
 def _table(chain: list[BaseException]) -> str | None:

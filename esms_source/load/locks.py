@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from filelock import FileLock, Timeout
 
 from esms_source.databases import HeldError, is_ducklake, local_file
+from esms_source.databases.alchemy import is_alchemy
 from esms_source.exceptions import ConfigError, PipelineBusyError
+from esms_source.load.alchemy import holding
 from esms_source.load.destination import is_postgres, reaching
 from esms_source.runtime import keep_private
 
@@ -91,7 +93,8 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
 
     Otherwise they would make the same ones at once, and deadlock over them. In
     PostgreSQL it is an advisory lock, with DuckDB the file itself, held open, with
-    DuckLake a file beside that of its catalog: all end with the process. Yields whether
+    DuckLake a file beside that of its catalog: all end with the process; for
+    SQLAlchemy's databases see ``alchemy.holding``. Yields whether
     the destination has such a lock.
 
     Raises:
@@ -108,6 +111,10 @@ def dataset_lock(pipeline: dlt.Pipeline, patience: Patience) -> Iterator[bool]:
             yield True
         finally:
             lock.release()
+        return
+    if is_alchemy(client):
+        with holding(client, patience):
+            yield True
         return
     if is_postgres(client):
         opening, take = partial(_connect, client), _take_advisory_lock

@@ -11,6 +11,7 @@ from esms_source.databases import (
     columns_of,
     execute,
 )
+from esms_source.databases.alchemy import quoting, taken, type_name
 from esms_source.keeping import is_lake, write_file
 from esms_source.load.locks import dataset_lock
 from esms_source.tables import REF_IDS, RUNS
@@ -49,8 +50,9 @@ def record_run(pipeline: dlt.Pipeline, patience: Patience, row: dict[str, Any]) 
                 sql.create_dataset()
             sql.execute_sql(f"CREATE TABLE {name} ({_columns(client)})")
         places = ", ".join(["%s"] * len(values))
-        columns = ", ".join(map(sql.capabilities.escape_identifier, RUNS.schema.names))
-        sql.execute_sql(f"INSERT INTO {name} ({columns}) VALUES ({places})", *values)
+        columns = ", ".join(map(quoting(sql), RUNS.schema.names))
+        insert = f"INSERT INTO {name} ({columns}) VALUES ({places})"
+        sql.execute_sql(insert, *taken(sql, values))
 
 
 def run_row(pipeline: dlt.Pipeline, row: dict[str, Any]) -> dict[str, Any]:
@@ -89,9 +91,10 @@ def _columns(client: SqlJobClientBase) -> str:
     """Return the table's columns in the destination's types."""
     hints = RUNS.to_dlt()
     table: Any = {"name": RUNS.name, "columns": hints}
-    quote = client.sql_client.capabilities.escape_identifier
+    quote = quoting(client.sql_client)
     return ", ".join(
-        f"{quote(name)} {client.type_mapper.to_destination_type(hint, table)}"
+        f"{quote(name)} "
+        + type_name(client, client.type_mapper.to_destination_type(hint, table))
         + ("" if hint.get("nullable", True) else " NOT NULL")
         for name, hint in hints.items()
     )

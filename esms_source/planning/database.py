@@ -13,6 +13,15 @@ from dlt.destinations.exceptions import (
 )
 
 from esms_source.databases import as_ours, duckdb_file, local_file, quoted_column
+from esms_source.databases.alchemy import (
+    driver_errors,
+    given,
+    is_alchemy,
+    literally,
+    names_of,
+    streamed,
+)
+from esms_source.planning.alchemy import as_texts, ledger_types, types_of
 from esms_source.sql import in_dialect, quote_name
 
 if TYPE_CHECKING:
@@ -93,6 +102,8 @@ class Database:
         file = local_file(client)
         self.is_missing = file is not None and not Path(file).exists()
         self.is_remote = self._catalog is None
+        self._is_alchemy = is_alchemy(client)
+        self._kinds: dict[str, str] = {}
         self.is_postgres = client.capabilities.sqlglot_dialect == "postgres"
         self.in_list = POSTGRES_IN_LIST if self.is_postgres else IN_LIST
 
@@ -151,7 +162,9 @@ class Database:
             self._use()
             return self._scratch.rows(sql)
         with self._connected() as client:
-            return [tuple(row) for row in client.execute_sql(self._said(sql)) or ()]
+            said = literally(client, self._said(sql))
+            rows = given(client, client.execute_sql(said))
+            return [tuple(row) for row in rows or ()]
 
     def show(self, sql: str, name: str) -> None:
         """Show what a query selects in place of a table, uncopied where it can be."""
@@ -197,6 +210,10 @@ class Database:
                     path.unlink()
                 return
             self._scratch.create(target, types)
+            if self._is_alchemy:
+                for part in streamed(client, self._said(sql), COPY_ROWS):
+                    self._scratch.fill_texts(target, as_texts(types, part))
+                return
             with client.execute_query(self._said(sql)) as cursor:
                 for chunk in cursor.iter_arrow(chunk_size=COPY_ROWS):
                     names = list(map(self._name, chunk.column_names))
@@ -230,15 +247,18 @@ class Database:
     @contextmanager
     def _connected(self) -> Iterator[SqlClientBase[Any]]:
         """Open a connection; what a driver raises becomes dlt's error."""
-        driver_error: type[Exception] = getattr(self._client.dbapi, "Error")  # noqa: B009
         try:
             with self._client as client:
                 yield client
-        except driver_error as exc:
+        except driver_errors(self._client) as exc:
             raise DatabaseTransientException(exc) from exc
 
     def _types(self, client: SqlClientBase[Any], sql: str) -> dict[str, str]:
-        with client.execute_query(self._said(sql)) as cursor:
+        if self._is_alchemy and not self._kinds:
+            self._kinds = ledger_types(client)
+        with client.execute_query(literally(client, self._said(sql))) as cursor:
+            if self._is_alchemy:
+                return types_of(names_of(cursor), self._kinds)
             return {
                 self._name(column[0]): self._duckdb_type(column)
                 for column in cursor.description

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import dlt
 
-from esms_source.config.credentials import check_parts
+from esms_source.config.credentials import (
+    ALCHEMY_URL_FORM as URL_FORM,
+)
+from esms_source.config.credentials import (
+    check_parts,
+)
 from esms_source.databases import installing
 from esms_source.exceptions import ConfigError, RefIdTableError
 
@@ -22,15 +27,6 @@ CREDENTIALS: Final = "ref_ids.credentials"
 
 FOREIGN: Final = re.compile(r"\s*(mysql|mariadb|sqlite|mssql|oracle)(\+\w+)?://")
 """URLs that SQLAlchemy reads, whatever ``ref_ids.destination`` says."""
-
-URL_FORM: Final = (
-    "write mysql+pymysql://user:password@host:port/database, or another URL of"
-    " SQLAlchemy, with %40 for @, %25 for %, %5B for [ and %2F for / in the password"
-)
-DRIVERS: Final = (
-    "pip install esms-source[mysql] and write mysql+pymysql://, or install the driver"
-    " that the URL names"
-)
 
 
 def foreign_url(table: RefIdTable) -> URL | None:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Final
 
 from esms_source.databases import ReadError, cause_of, explain
+from esms_source.databases.alchemy import longest_ids
 from esms_source.keeping import KEYS, is_lake, show
 from esms_source.ledger import FORGOTTEN, WORK, due_condition, forgotten_key_sql
 from esms_source.planning.database import Database
@@ -41,11 +42,13 @@ class Ledger:
     Attributes:
         is_there: Whether there is one.
         carried: Its carried columns, with their types in DuckDB.
+        longest_ids: How many characters of an id it takes, where that is bounded.
         has_forgotten: Whether it has keys of forgotten RefIds, in ``forgotten``.
     """
 
     def __init__(self, scratch: Scratch) -> None:
         self.is_there = self.has_forgotten = False
+        self.longest_ids: dict[str, int] = {}
         self.carried: dict[str, str] = {}
         self._scratch = scratch
         self._database: Database | None = None
@@ -113,10 +116,20 @@ class Ledger:
     def _open(self, pipeline: dlt.Pipeline) -> Database:
         client, shown = pipeline.sql_client(), None
         schema = client.dataset_name
+        self.longest_ids = longest_ids(client)
         self._is_lake = is_lake(pipeline)
         if self._is_lake:
             shown, schema = show(pipeline, self._scratch.connection)
         return Database(client, self._scratch, schema, is_ours=True, shown=shown)
+
+    def storable_ref_id(self, ref_id: str, oa_id: str) -> str:
+        """Return a RefId's SQL, '' where the destination can't store it or its OA."""
+        if not self.longest_ids:
+            return ref_id
+        longest = self.longest_ids
+        fits = f"length({ref_id}) <= {longest['ref_id']}"
+        oa_fits = f"coalesce(length({oa_id}), 0) <= {longest['oa_id']}"
+        return f"CASE WHEN {fits} AND {oa_fits} THEN {ref_id} ELSE '' END"
 
     def windows(self) -> dict[str, datetime]:
         """Return from when on rows of each OA are read."""

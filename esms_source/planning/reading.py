@@ -201,8 +201,10 @@ class Reading:
         **values: str,
     ) -> None:
         """Select candidates into a table or view, in the types that the others have."""
+        read = found.expressions(default_oa_id, self._types | self._ledger.carried)
         given: Mapping[str, str] = {
-            **found.expressions(default_oa_id, self._types | self._ledger.carried),
+            **read,
+            "ref_id": self._ledger.storable_ref_id(read["ref_id"], read["own_oa_id"]),
             "latest": moment_literal(self._as_of + YEAR),
             "windows": "",
             "untimed": "true",

@@ -150,6 +150,12 @@ class Scratch:
         self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
         self.connection.unregister("chunk")
 
+    def fill_texts(self, target: str, chunk: pa.Table) -> None:
+        """Add rows of texts to a table, which reads them as its types."""
+        self.connection.register("chunk", chunk)
+        self.execute(f"INSERT INTO {target} BY NAME FROM chunk")
+        self.connection.unregister("chunk")
+
     def show_csv(self, name: str, types: Mapping[str, str], path: Path) -> None:
         r"""Show a CSV file without header, in which a bare \N is NULL, as a view."""
         texts = ", ".join(f"{quote_name(name)}: 'VARCHAR'" for name in types)

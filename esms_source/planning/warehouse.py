@@ -5,12 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Final, Protocol
 
+from esms_source.config.credentials import ALCHEMY_DRIVERS as DRIVERS
 from esms_source.databases import ReadError, cause_of, explain
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.candidates import Candidates, Columns, match
 from esms_source.planning.dlt_warehouse import DltWarehouse, open_client
 from esms_source.planning.file_warehouse import IN_MEMORY, FileWarehouse
-from esms_source.planning.foreign_url import DRIVERS, foreign_url
+from esms_source.planning.foreign_url import foreign_url
 from esms_source.redaction import first_line
 
 if TYPE_CHECKING:

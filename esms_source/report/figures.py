@@ -12,7 +12,8 @@ import duckdb
 from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.databases import translated
-from esms_source.exceptions import DestinationError
+from esms_source.databases.alchemy import is_alchemy
+from esms_source.exceptions import ConfigError, DestinationError
 from esms_source.keeping import is_lake, reading
 from esms_source.report.folding import AGES, OUTCOMES, fold
 from esms_source.sql import text_literal
@@ -60,8 +61,13 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
 
     Raises:
         DestinationError: The dataset has no tables or can't be read.
+        ConfigError: It is in a database on which no report is made.
     """
     with _reporting_errors(pipeline):
+        if is_alchemy(pipeline.sql_client()):
+            fact = "the report is made on DuckDB and PostgreSQL only"
+            remedy = "ask the views instead: esms query 'SELECT * FROM delivery_daily'"
+            raise ConfigError(fact, remedy)
         refresh_views(pipeline, settings)
         with reading(pipeline) as client:
             if is_lake(pipeline):

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import logging
 from collections import Counter
-from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 from dlt.destinations.exceptions import DatabaseException, DatabaseUndefinedRelation
@@ -21,20 +18,28 @@ from esms_source.databases import (
     quoted_column,
     translated,
 )
+from esms_source.databases.alchemy import is_alchemy, literally
 from esms_source.keeping import is_lake, reading
-from esms_source.sql import text_literal
+from esms_source.redaction import first_line
+from esms_source.sql import in_dialect, quote_name, text_literal
 from esms_source.tables import (
     ELSEWHERE,
     LOADS,
     REF_IDS,
     SMALL,
     TABLES,
-    VARIANT,
-    is_carried,
+)
+from esms_source.views.shipped import (
+    DIALECTS,
+    NAMES,
+    View,
+    carried_columns,
+    read_view,
+    setting_values,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import dlt
     from dlt.destinations.sql_client import SqlClientBase
@@ -42,74 +47,27 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.tables import Table
 
-NAMES: Final = (
-    "message_facts",
-    "messages",
-    "delivery_daily",
-    "failure_reasons",
-    "maturity",
-    "backlog",
-    "run_history",
-    "reconciliation",
-)
-"""All views, each after those that it stands on."""
+__all__ = [
+    "DIALECTS",
+    "NAMES",
+    "View",
+    "carried_columns",
+    "has_all_columns",
+    "lacks_small_tables",
+    "read_view",
+    "refresh_views",
+    "setting_values",
+    "show_views",
+]
+
+logger = logging.getLogger("esms_source")
 
 SEAL: Final = "_esms_views"
 """A view that holds the fingerprint of all others and breaks when one is gone."""
 
-DIALECTS: Final = ("duckdb", "postgres")
-"""The SQL dialects on which the views are tested, and so made."""
-
 REMEDY: Final = (
     "check its grants and what stands on the views, then run again; no data is lost"
 )
-
-_COLUMN: Final = re.compile(r"([a-z0-9_]+): (.+)")
-
-
-@dataclass(frozen=True)
-class View:
-    """A view as it is shipped.
-
-    Attributes:
-        name: Its name.
-        description: What it shows.
-        columns: The meaning of each column, in order, without carried ones.
-        sql: A query with placeholders: ``{name}`` of a table or view, and those
-            of ``setting_values``.
-    """
-
-    name: str
-    description: str
-    columns: Mapping[str, str]
-    sql: str
-
-
-@cache
-def read_view(name: str) -> View:
-    """Read a view and the comment on top of it from its file."""
-    path = resources.files(__name__).joinpath(f"{name}.sql")
-    lines = path.read_text("utf-8").splitlines()
-    size = next(i for i, line in enumerate(lines) if not line.startswith("--"))
-    header = "\n".join(line[2:].removeprefix(" ") for line in lines[:size])
-    description, columns = re.sub(r"\n {4}", " ", header).split("\n\n")
-    meanings = [_COLUMN.fullmatch(line) for line in columns.splitlines()]
-    return View(
-        name,
-        description.replace("\n", " "),
-        {match[1]: match[2] for match in meanings if match},
-        "\n".join(lines[size:]),
-    )
-
-
-def setting_values(settings: Settings) -> dict[str, str]:
-    """Return what stands for the settings in the SQL of the views."""
-    return {
-        "timezone": text_literal(settings.timezone),
-        "batch_size": str(settings.batch_size),
-        "requests_per_second": str(settings.requests_per_second),
-        "longest_wait": text_literal(f"{int(settings.repoll_max) + 1} seconds"),
-    }
 
 
 def refresh_views(
@@ -156,9 +114,8 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     if is_lake(pipeline):
         return False
     with reading(pipeline) as client:
-        if client.capabilities.sqlglot_dialect not in DIALECTS:
-            return False
-        ledger = columns_of(client, REF_IDS.name)
+        is_tested = client.capabilities.sqlglot_dialect in DIALECTS
+        ledger = columns_of(client, REF_IDS.name) if is_tested else None
         if ledger is None:
             return False
         maker = _Maker(client, settings, ledger)
@@ -166,10 +123,15 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
             return False
         try:
             maker.make()
-        except DatabaseException:
+        except DatabaseException as exc:
             # Another run may have made them at the same moment.
-            if not maker.is_done():
+            if maker.is_done():
+                return True
+            if not is_alchemy(client):
                 raise
+            # A release of MySQL or SQLite may lack what they are made of.
+            logger.warning("the views aren't made: %s; %s", first_line(exc), REMEDY)
+            return False
         return True
 
 
@@ -189,14 +151,29 @@ class _Maker:
         self._client = client
         self._quote = client.capabilities.escape_identifier
         self._views = [read_view(name) for name in NAMES]
+        self._dialect = client.capabilities.sqlglot_dialect
         names = (*(table.name for table in TABLES), *NAMES, LOADS)
+        self._names = {name: client.make_qualified_table_name(name) for name in names}
+        relations = self._names
+        if self._is_sqlite:
+            # A dataset is a file, which anybody may open under another name.
+            relations = {name: quote_name(name) for name in names}
         self._values = {
-            **{name: client.make_qualified_table_name(name) for name in names},
+            **relations,
             **setting_values(settings),
             **self._carried(ledger),
         }
         self._creations = [self._creation(view) for view in self._views]
-        self._comments = [
+        self._comments = self._all_comments() if not is_alchemy(client) else []
+        text = "\n".join([*self._creations, *self._comments])
+        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._dialect == "sqlite"
+
+    def _all_comments(self) -> list[str]:
+        return [
             *(
                 comment
                 for table in TABLES
@@ -208,8 +185,6 @@ class _Maker:
                 for comment in self._comments_on_view(view)
             ),
         ]
-        text = "\n".join([*self._creations, *self._comments])
-        self._fingerprint = hashlib.sha256(text.encode()).hexdigest()
 
     def is_done(self) -> bool:
         """Tell whether all views are there, as they would be made now."""
@@ -226,18 +201,22 @@ class _Maker:
             self._client.execute_sql(sql)
 
     def make(self) -> None:
-        """Make the views and describe them, all or none."""
+        """Make the views and describe them, all or none; MySQL commits each alone."""
         try:
-            self._execute(self._creations)
+            if not self._is_sqlite:
+                self._execute(self._creations)
+                return
         except DatabaseException:
             # PostgreSQL can't replace a view by one with other columns.
-            drops = [self._drop(name) for name in (SEAL, *reversed(NAMES))]
-            self._execute([*drops, *self._creations])
+            if is_alchemy(self._client):
+                raise
+        drops = [self._drop(name) for name in (SEAL, *reversed(NAMES))]
+        self._execute([*drops, *self._creations])
 
     def _execute(self, creations: Iterable[str]) -> None:
         with self._client.begin_transaction():
             for sql in (*creations, *self._comments, self._sealing()):
-                self._client.execute_sql(sql)
+                self._client.execute_sql(literally(self._client, sql))
 
     def _carried(self, ledger: Sequence[str]) -> dict[str, str]:
         """Return the carried columns as they follow the others in a SELECT."""
@@ -253,9 +232,13 @@ class _Maker:
         }
 
     def _creation(self, view: View) -> str:
-        return f"CREATE OR REPLACE VIEW {self._values[view.name]} AS\n" + (
-            view.sql.format_map(self._values)
-        )
+        return self._creating(self._names[view.name], view.sql.format_map(self._values))
+
+    def _creating(self, name: str, sql: str) -> str:
+        # SQLite can't replace a view: it is dropped before.
+        verb = "CREATE VIEW" if self._is_sqlite else "CREATE OR REPLACE VIEW"
+        relations = [self._values[known] for known in self._names]
+        return f"{verb} {name} AS\n{in_dialect(sql, self._dialect, relations)}"
 
     def _drop(self, name: str) -> str:
         return f"DROP VIEW IF EXISTS {self._client.make_qualified_table_name(name)}"
@@ -267,9 +250,10 @@ class _Maker:
             for name in NAMES
         )
         fingerprint = text_literal(self._fingerprint)
-        return (
-            f"CREATE OR REPLACE VIEW {seal} AS"
-            f" SELECT {fingerprint} AS fingerprint WHERE {present}"
+        return self._creating(
+            seal,
+            f"SELECT {fingerprint} AS fingerprint FROM (SELECT 1 AS one) AS here"
+            f" WHERE {present}",
         )
 
     def _comments_on_table(self, table: Table) -> Iterator[str]:
@@ -283,32 +267,11 @@ class _Maker:
     def _describe(
         self, kind: str, name: str, description: str, columns: Mapping[str, str]
     ) -> Iterator[str]:
-        relation = self._values[name]
+        relation = self._names[name]
         yield f"COMMENT ON {kind} {relation} IS {text_literal(description)}"
         for column, meaning in columns.items():
             path = f"{relation}.{self._quote(column)}"
             yield f"COMMENT ON COLUMN {path} IS {text_literal(meaning)}"
-
-
-def carried_columns(
-    ledger: Sequence[str], quote: Callable[[str], str]
-) -> dict[str, str]:
-    """Return the carried columns of ``messages`` and their SQL, of ``ledger``.
-
-    What a column doesn't take stands beside it in the ledger, as text: both are one
-    here. A name that the view has already gets the prefix ``carried_``.
-    """
-    taken = read_view("messages").columns
-    columns: dict[str, str] = {}
-    for name in filter(is_carried, ledger):
-        if name.endswith(VARIANT) and name.removesuffix(VARIANT) in ledger:
-            continue
-        value = f"ledger.{quote(name)}"
-        if name + VARIANT in ledger:
-            beside = quote(name + VARIANT)
-            value = f"coalesce(CAST({value} AS VARCHAR), ledger.{beside})"
-        columns[f"carried_{name}" if name.lower() in taken else name] = value
-    return columns
 
 
 def has_all_columns(client: SqlClientBase[Any]) -> bool:

@@ -43,11 +43,8 @@ asking AS (
         load_id,
         min(started_at) AS started_at,
         CAST(
-            extract(
-                EPOCH FROM max(
-                    started_at + (waited_ms + latency_ms) * INTERVAL '1 millisecond'
-                ) - min(started_at)
-            ) AS DOUBLE PRECISION
+            max(extract(EPOCH FROM started_at) + (waited_ms + latency_ms) / 1000.0)
+            - min(extract(EPOCH FROM started_at)) AS DOUBLE PRECISION
         ) AS seconds,
         count(*) AS requests,
         CAST(sum(attempts) AS BIGINT) AS attempts,

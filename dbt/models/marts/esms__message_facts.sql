@@ -80,7 +80,8 @@ ranked AS (
                 phone_number,
                 partner_ids,
                 request_id,
-                total_price,
+                -- By its table: MariaDB would take the column below of that name.
+                different.total_price,
                 telco_id,
                 type_id,
                 zns_temp_id,

@@ -19,6 +19,13 @@ from dlt.destinations.exceptions import (
     DestinationConnectionError,
 )
 
+from esms_source.databases.alchemy import (
+    given,
+    is_held,
+    is_of_client,
+    literally,
+    names_of,
+)
 from esms_source.exceptions import (
     DestinationError,
     EsmsError,
@@ -110,9 +117,10 @@ def never_met(exc: BaseException) -> bool:
     What a PostgreSQL server itself says has a code.
     """
     return any(
-        getattr(link, name, "") is None
+        is_of_client(link)
+        or getattr(link, "pgcode", "") is None
+        or getattr(link, "sqlstate", "") is None
         for link in causes(exc)
-        for name in ("pgcode", "sqlstate")
     )
 
 
@@ -158,7 +166,9 @@ def translated(
 def is_busy(exc: BaseException) -> bool:
     """Tell whether an error says that somebody else holds what is needed, for now."""
     return is_locked(exc) or any(
-        isinstance(link, HeldError) or sql_state(link) == LOCK_NOT_AVAILABLE
+        isinstance(link, HeldError)
+        or sql_state(link) == LOCK_NOT_AVAILABLE
+        or is_held(link)
         for link in causes(exc)
     )
 
@@ -292,10 +302,8 @@ def execute(client: SqlClientBase[Any], sql: str) -> Sequence[Sequence[Any]] | N
     """
     relations = map(client.make_qualified_table_name, NAMES_IN_SQL)
     dialect = client.capabilities.sqlglot_dialect
-    rows: Sequence[Sequence[Any]] | None = client.execute_sql(
-        in_dialect(sql, dialect, relations)
-    )
-    return rows
+    said = in_dialect(sql, dialect, relations)
+    return given(client, client.execute_sql(literally(client, said)))
 
 
 def quoted_column(client: SqlClientBase[Any], name: str) -> str:
@@ -313,9 +321,9 @@ def columns_of(client: SqlClientBase[Any], table: str) -> list[str] | None:
     """Return the columns of a table of a dataset, None if it isn't there."""
     name = client.make_qualified_table_name(table)
     dialect = client.capabilities.sqlglot_dialect
-    sql = in_dialect(f"SELECT * FROM {name} LIMIT 0", dialect, [name])
+    sql = in_dialect(f"SELECT * FROM {name} LIMIT 0", dialect, [name])  # noqa: S608  dlt's name of it
     try:
-        with client.execute_query(sql) as cursor:
-            return [as_ours(client, column[0]) for column in cursor.description]
+        with client.execute_query(literally(client, sql)) as cursor:
+            return [as_ours(client, column) for column in names_of(cursor)]
     except DatabaseUndefinedRelation:
         return None

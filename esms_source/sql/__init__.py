@@ -16,6 +16,7 @@ AS_IT_STANDS: Final = (None, OURS, "duckdb")
 """Dialects that read it as it stands; None is one that sqlglot doesn't know."""
 
 _MARK: Final = "esms_relation_"
+_MARKED: Final = re.compile(rf"""([`"]){_MARK}(\d+)\1|{_MARK}(\d+)""")
 
 
 def quote_name(name: str) -> str:
@@ -49,11 +50,18 @@ def in_dialect(sql: str, dialect: str | None, relations: Iterable[str] = ()) -> 
         return sql
     import sqlglot  # noqa: PLC0415  half a second, which few destinations need
 
+    from esms_source.sql import dialects  # noqa: PLC0415  the same
+
     longest_first = sorted(set(relations), key=len, reverse=True)
     for number, relation in enumerate(longest_first):
         sql = sql.replace(relation, f"{_MARK}{number}")
-    (said,) = sqlglot.transpile(sql, read=OURS, write=dialect)
-    return re.sub(rf"{_MARK}(\d+)", lambda mark: longest_first[int(mark[1])], said)
+    tree = sqlglot.parse_one(sql, read=OURS)
+    is_adapted = dialect in dialects.DIALECTS
+    if is_adapted:
+        tree = dialects.adapted(tree, dialect)
+    # Which names are reserved differs: rows is one in MySQL.
+    said = tree.sql(dialect, identify=is_adapted, comments=False)
+    return _MARKED.sub(lambda mark: longest_first[int(mark[2] or mark[3])], said)
 
 
 def moment_literal(moment: datetime) -> str:
