@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
@@ -222,11 +223,8 @@ class _Run:
 
     def _sync(self, choice: Choice, *, compare_all: bool) -> Report:
         """Recover, plan, ask and load slice after slice, and make the views."""
-        pipeline, session, patience = (
-            self._pipeline,
-            self._session,
-            self._session.patience,
-        )
+        pipeline, session = self._pipeline, self._session
+        patience = session.patience
         check_destination(pipeline, self._settings)
         check_grants(pipeline)
         make_datasets(pipeline)
@@ -257,13 +255,7 @@ class _Run:
         report = self._report()
         logger.info(
             "asked %d RefIds: %d answered, %d missing, %d failed; %d not reached",
-            *(
-                report.asked,
-                report.answered,
-                report.missing,
-                report.failed,
-                report.left,
-            ),
+            *attrgetter("asked", "answered", "missing", "failed", "left")(report),
         )
         if session.stop.reason:
             session.stop.reason.report = report

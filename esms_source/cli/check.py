@@ -161,7 +161,8 @@ def _check_destination(
 
 def _file_of(target: dlt.Pipeline) -> str | None:
     client = target.sql_client()
-    return local_file(client) or sqlite_file(client)
+    path = local_file(client) or sqlite_file(client)
+    return None if path is None else str(path)
 
 
 def _is_there(target: dlt.Pipeline) -> bool:
