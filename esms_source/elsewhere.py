@@ -135,7 +135,7 @@ def _load_sent(
 def _unread_days(pipeline: dlt.Pipeline, now: datetime) -> list[date]:
     """Return the days in Vietnam that are to be read, oldest first."""
     open_after = moment_literal(now - OPEN_FOR)
-    with reading(pipeline) as client:
+    with reading(pipeline, REF_IDS, SENT_MESSAGES) as client:
         sent = client.make_qualified_table_name(SENT_MESSAGES.name)
         read_at, newest, open_since = _row(
             client,
@@ -169,7 +169,7 @@ def unnamed(pipeline: dlt.Pipeline, seen: set[Seen], as_of: datetime) -> Unnamed
             of all earlier runs count too.
         as_of: Now, in UTC.
     """
-    with reading(pipeline) as client:
+    with reading(pipeline, *NAMED, CALLBACKS) as client:
         fresh = f"named_at > {moment_literal(as_of - NAMED_FOR)}"
         oas = _pairs(client, OAS.name, "oa_id, NULL", "1 = 1")
         if not oas and columns_of(client, CALLBACKS.name) is not None:

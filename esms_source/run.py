@@ -36,7 +36,7 @@ from esms_source.runtime import Counts, Progress
 from esms_source.session import Session
 from esms_source.source import polled_tables, source_of
 from esms_source.storable import storable_text
-from esms_source.tables import SCHEMA
+from esms_source.tables import REF_IDS, RUNS, SCHEMA
 from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
@@ -271,7 +271,7 @@ class _Run:
                 if self._settings.keep_requests is not None:
                     kept = timedelta(days=self._settings.keep_requests)
                     prune(pipeline, session.clock.started_at - kept)
-                with reading(pipeline) as client:
+                with reading(pipeline, REF_IDS) as client:
                     report.waiting, report.next_due_at = what_waits(client)
         except DestinationError as exc:
             exc.report = report
@@ -287,7 +287,7 @@ class _Run:
 
     def _must_compare(self) -> bool:
         """Tell whether it is time to compare the whole warehouse table again."""
-        with reading(self._pipeline) as client:
+        with reading(self._pipeline, RUNS) as client:
             last = last_comparison(client)
         after = timedelta(seconds=self._settings.compare_all_after)
         return last is None or self._session.clock.started_at - last >= after

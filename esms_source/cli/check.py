@@ -175,7 +175,7 @@ def _count(target: dlt.Pipeline) -> int:
     """Compare the tables with what a run loads, and count the ledger."""
     target.sync_destination()
     check_tables(target)
-    with reading(target) as client:
+    with reading(target, REF_IDS) as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0
         name = client.make_qualified_table_name(REF_IDS.name)
@@ -243,7 +243,7 @@ def _check_names(settings: Settings) -> Found:
 
 def _count_missing(target: dlt.Pipeline, settings: Settings) -> tuple[int, int]:
     """Return how many RefIds are missing, and for how many their time has come."""
-    with reporting_errors(), reading(target) as client:
+    with reporting_errors(), reading(target, REF_IDS) as client:
         if columns_of(client, REF_IDS.name) is None:
             return 0, 0
         before = moment_literal(Clock().started_at - query_after(settings))

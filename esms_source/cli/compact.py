@@ -60,7 +60,7 @@ def compact(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, int]:
         loader = Loader(own, Patience(), settings, source_of, Counts())
         recover(own, loader)
         own.sync_destination()
-        with reading(own) as client:
+        with reading(own, REF_IDS, CALLBACKS) as client:
             if columns_of(client, REF_IDS.name) is None:
                 fact = f"nothing is loaded into the dataset {own.dataset_name!r}"
                 raise DestinationError(fact, "name another --dataset, or run esms run")

@@ -85,7 +85,7 @@ class Found:
 
 def read_known(pipeline: dlt.Pipeline, ref_ids: Sequence[str]) -> Known:
     """Read what the destination knows, nothing where it has no such tables."""
-    with reading(pipeline) as client:
+    with reading(pipeline, REF_IDS, OAS, TEMPLATES) as client:
 
         def rows(table: Table, columns: str, condition: str) -> Sequence[Any]:
             if columns_of(client, table.name) is None:

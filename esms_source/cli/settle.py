@@ -95,7 +95,7 @@ def _pairs(page: pa.Table) -> Iterator[Pair]:
 
 def _expired(pipeline: dlt.Pipeline, pairs: Sequence[Pair]) -> pa.Table:
     """Return rows of a lake's ledger as they are once they have become expired."""
-    with reading(pipeline) as client:
+    with reading(pipeline, REF_IDS) as client:
         ledger = client.make_qualified_table_name(REF_IDS.name)
         rows: list[pa.Table] = []
         for condition in _conditions(pairs):

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from dlt.destinations.sql_client import SqlClientBase
     from dlt.extract import DltSource
 
+    from esms_source.tables import Table
+
 __all__ = [
     "KEYS",
     "as_events",
@@ -63,8 +65,12 @@ Pages = Callable[[str], Iterator[dict[str, pa.Table]]]
 
 
 @contextmanager
-def reading(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
+def reading(pipeline: dlt.Pipeline, *tables: Table) -> Iterator[SqlClientBase[Any]]:
     """Open a destination to read its tables by their names, whatever it keeps them in.
+
+    Args:
+        pipeline: To the destination.
+        *tables: Which ones will be read; none for all. It spares a lake's files.
 
     Raises:
         DestinationError: Files are missing, or in a form that can't be read.
@@ -73,7 +79,7 @@ def reading(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
         with pipeline.sql_client() as client:
             yield client
         return
-    with opened(pipeline) as client:
+    with opened(pipeline, tables) as client:
         yield client
 
 
@@ -93,7 +99,7 @@ def show(
     """
     lake = Lake(pipeline)
     connection.execute("ATTACH ':memory:' AS lake")
-    lake.show(connection, "lake", at_once=True)
+    lake.show(connection, "lake", (REF_IDS,), at_once=True)
     return "lake", lake.dataset
 
 

@@ -6,6 +6,7 @@ import re
 from contextlib import contextmanager
 from functools import cache
 from importlib import resources
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
 import dlt
@@ -36,7 +37,7 @@ from esms_source.tables import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from dlt.common.schema.typing import TTableFormat
     from dlt.destinations.sql_client import SqlClientBase
@@ -120,6 +121,7 @@ class Lake:
         self,
         connection: duckdb.DuckDBPyConnection,
         catalog: str,
+        tables: Sequence[Table] = (),
         *,
         at_once: bool = False,
     ) -> None:
@@ -128,6 +130,7 @@ class Lake:
         Args:
             connection: A DuckDB.
             catalog: Its database that gets a schema of the dataset's name.
+            tables: Which ones; none for all.
             at_once: Whether to find now which event of each RefId is the newest.
 
         Raises:
@@ -141,25 +144,45 @@ class Lake:
         def view(name: str, sql: str, kind: str = "VIEW") -> None:
             connection.execute(f"CREATE {kind} {where}.{quote_name(name)} AS {sql}")
 
-        completed = self._show_loads(connection, where, view)
+        loads, completed = self._loads(whole=not tables)
+        view(LOADS, loads)
         if not completed:
             return
+        shown = {table.name for table in tables or (*TABLES, RUNS)}
+        # Whose callbacks count, the ledger says.
+        shown |= {REF_IDS.name} if CALLBACKS.name in shown else set()
         for table in (*TABLES, RUNS):
-            name = EVENTS.get(table.name, table.name)
-            files, is_open = self._files(name, completed)
-            if name == EVENTS[REF_IDS.name] and not files:
-                self._refuse_lost_ledger(completed)
+            if table.name in shown and not self._show_table(
+                table, completed, where, view
+            ):
                 return
-            rows = self._rows(table, files)
-            if is_open and "load_id" in table.schema.names:
-                loads = f"SELECT load_id FROM {where}.{LOADS} WHERE status = 0"
-                rows = f"SELECT * FROM ({rows}) AS events WHERE load_id IN ({loads})"
-            view(name, statements().get(name, "{rows}").format(rows=rows))
         values = {name: f"{where}.{name}" for name in ("latest", *EVENTS.values())}
         values |= {"ref_ids": f"{where}.ref_ids"}
-        for name in ("latest", *EVENTS, KEYS):
+        for name in ("latest", REF_IDS.name, KEYS, CALLBACKS.name):
+            needed = CALLBACKS.name if name == CALLBACKS.name else REF_IDS.name
             kind = "TABLE" if name == "latest" and at_once else "VIEW"
-            view(name, statements()[name].format_map(values), kind)
+            if needed in shown:
+                view(name, statements()[name].format_map(values), kind)
+
+    def _show_table(
+        self,
+        table: Table,
+        completed: set[str],
+        where: str,
+        view: Callable[[str, str], None],
+    ) -> bool:
+        """Show a table's rows, and tell whether there is a ledger for it to be with."""
+        name = EVENTS.get(table.name, table.name)
+        files, is_open = self._files(name, completed)
+        if table is REF_IDS and not files:
+            self._refuse_lost_ledger(completed)
+            return False
+        rows = self._rows(table, files)
+        if is_open and "load_id" in table.schema.names:
+            loads = f"SELECT load_id FROM {where}.{LOADS} WHERE status = 0"
+            rows = f"SELECT * FROM ({rows}) AS events WHERE load_id IN ({loads})"
+        view(name, statements().get(name, "{rows}").format(rows=rows))
+        return True
 
     @property
     def url(self) -> str:
@@ -187,26 +210,25 @@ class Lake:
             parquet.write_table(rows, file)
         system.mv(f"{path}.part", path)
 
-    def _show_loads(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        where: str,
-        view: Any,  # noqa: ANN401
-    ) -> set[str]:
-        """Show dlt's table of loads; return the ids of those that completed."""
+    def _loads(self, *, whole: bool) -> tuple[str, set[str]]:
+        """Return SQL of dlt's table of loads, and the ids of those that completed.
+
+        dlt names each file by schema and load: to know the ids none is opened, which
+        takes a while in a bucket.
+        """
         paths = self._paths(LOADS)
-        if not paths:
-            return set()
-        view(
-            LOADS,
-            f"SELECT * FROM read_json({self._list(paths)}, columns = {_LOADS},"
-            " format = 'newline_delimited', ignore_errors = true)",
+        stems = [PurePath(path).stem.partition("__") for path in paths]
+        completed = {load_id for schema, _, load_id in stems if schema == SCHEMA}
+        if whole and paths:
+            listed, told = self._list(paths), f"columns = {_LOADS}"
+            told += ", format = 'newline_delimited', ignore_errors = true"
+            return f"SELECT * FROM read_json({listed}, {told})", completed
+        ids = ", ".join(map(text_literal, sorted(completed)))
+        sql = (
+            f"SELECT unnest(CAST([{ids}] AS VARCHAR[])) AS load_id,"
+            f" '{SCHEMA}' AS schema_name, 0 AS status"
         )
-        rows = connection.execute(
-            f"SELECT load_id FROM {where}.{LOADS}"
-            f" WHERE status = 0 AND schema_name = '{SCHEMA}'"
-        )
-        return {row[0] for row in rows.fetchall()}
+        return sql, completed
 
     def _refuse_lost_ledger(self, completed: set[str]) -> None:
         """Refuse a lake whose ledger is gone, though requests tell of one."""
@@ -280,13 +302,15 @@ class Lake:
 
 
 @contextmanager
-def opened(pipeline: dlt.Pipeline) -> Iterator[SqlClientBase[Any]]:
+def opened(
+    pipeline: dlt.Pipeline, tables: Sequence[Table] = ()
+) -> Iterator[SqlClientBase[Any]]:
     """Open a lake by a client that reads the tables in it by their names."""
     with ScratchFolder() as folder, duckdb.connect() as connection:
         connection.execute("SET temp_directory = ?", [folder])
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
         lake = Lake(pipeline)
-        lake.show(connection, "memory")
+        lake.show(connection, "memory", tables)
         destination = dlt.destinations.duckdb(connection)
         dataset = dlt.dataset(destination, lake.dataset, Schema(SCHEMA))
         with dataset.sql_client as client:

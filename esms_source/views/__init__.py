@@ -136,7 +136,7 @@ def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
 
 
 def _lacks_small_tables(pipeline: dlt.Pipeline) -> bool:
-    with reading(pipeline) as client:
+    with reading(pipeline, *SMALL, *ELSEWHERE) as client:
         return not all(_is_current(client, table) for table in SMALL) or any(
             columns_of(client, table.name) is None for table in ELSEWHERE
         )
