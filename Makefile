@@ -39,7 +39,12 @@ test: $(VENV)/tests.stamp ## Run the tests, two at a time, but for the slow ones
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(VENV)/tests.stamp ## Run the tests with kills, faults, real rates, PostgreSQL, Chromium
+ifeq ($(COVERAGE),)
 	$(PYTEST) -m slow
+else
+	$(PYTEST) -m 'slow and not lengthy'
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m lengthy
+endif
 
 test-unit: $(VENV)/tests.stamp ## Run the quick tests of single modules only
 	$(PYTEST) -m 'not slow' esms_source tests/unit
@@ -64,7 +69,8 @@ test-dbt: ## Run the tests of the dbt package
 
 test-lakes: ## Run the tests with Delta, Iceberg and S3
 	@$(MAKE) --no-print-directory VENV=.venv-lakes .venv-lakes/lakes.stamp
-	.venv-lakes/bin/python -m pytest tests/lakes
+	.venv-lakes/bin/python -m pytest tests/lakes tests/integration/test_lake.py
+	.venv-lakes/bin/python -m pytest tests/integration/test_random_kills.py -k 'delta or iceberg'
 
 test-ducklake: ## Run the tests with DuckLake
 	@$(MAKE) --no-print-directory VENV=.venv-ducklake .venv-ducklake/ducklake.stamp

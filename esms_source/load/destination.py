@@ -97,7 +97,7 @@ def open_pipeline(destination: str, dataset: str, name: str) -> dlt.Pipeline:
         raise ConfigError(fact, "correct it, or name another PIPELINES_DIR") from exc
     except (*NotInstalled, *alchemy_errors()) as exc:  # type: ignore[misc]
         fact = f"the destination {destination!r} is not installed"
-        if alchemy_errors():  # what they say quotes the URL
+        if destination.endswith("sqlalchemy"):  # what it says quotes the URL
             fact = f"{credentials_of(destination)}: its driver isn't there"
             raise ConfigError(fact, ALCHEMY_DRIVERS) from None
         raise ConfigError(fact, installing(destination)) from exc

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Esms
     from tests.integration.test_lake import Lake
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 SLICE = 400

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tests.conftest import Output
     from tests.integration.conftest import Esms
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 FEW, MANY = "1", "50"

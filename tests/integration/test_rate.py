@@ -10,7 +10,7 @@ import requests
 from esms_source.ledger import WORK
 from esms_source.session import Session
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 TRIES = 3

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from esms_source.config import Settings
     from esms_source.simulator import Simulator
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 ASKER = Path(__file__).with_name("asker.py")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.lengthy]
 
 
 ALLOWED = 12
