@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,8 +51,6 @@ def set_up(destination: Any, config: Any, client: Any) -> None:  # noqa: ANN401 
         config: Its configuration, resolved.
         client: A client of it.
     """
-    # dlt 1.31 writes the merge of the small tables so that SQLAlchemy warns.
-    warnings.filterwarnings("ignore", "implicitly coercing SELECT object")
     dialect = dialect_of(client)
     # What a statement was given holds phones, and dlt logs errors.
     options = {"hide_parameters": True, **(config.engine_kwargs or {})}

@@ -38,6 +38,21 @@ if TYPE_CHECKING:
 LOAD_ERRORS: Final = (PipelineStepFailed, *ReadError)
 
 
+NEEDLESS: Final = (
+    "Delete operation did not",  # of an empty Iceberg table that is replaced
+    "implicitly coercing SELECT object",  # of the merges that dlt 1.31 writes there
+)
+"""Warnings of pyiceberg and SQLAlchemy that nobody can do anything about."""
+
+
+@contextmanager
+def _unwarned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for message in NEEDLESS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
 @contextmanager
 def leaving_signals(pipeline: dlt.Pipeline) -> Iterator[None]:
     """Keep dlt from holding signals back, and then forgetting them, in a load."""
@@ -119,9 +134,7 @@ class Loader:
 
     def _load_packages(self) -> LoadInfo:
         try:
-            with warnings.catch_warnings(), jobs_once(self._table_format):
-                # What an empty Iceberg table says when it is replaced.
-                warnings.filterwarnings("ignore", message="Delete operation did not")
+            with _unwarned(), jobs_once(self._table_format):
                 return self._pipeline.load()
         except LOAD_ERRORS as exc:
             if not is_out_of_memory(exc):

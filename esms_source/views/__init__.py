@@ -112,9 +112,13 @@ def show_views(client: SqlClientBase[Any], settings: Settings) -> None:
 
 def _refresh(pipeline: dlt.Pipeline, settings: Settings) -> bool:
     if is_lake(pipeline):
+        logger.info("no views are made in files; esms query shows them")
         return False
     with reading(pipeline) as client:
         is_tested = client.capabilities.sqlglot_dialect in DIALECTS
+        if not is_tested:
+            name = pipeline.destination.destination_name
+            logger.warning("no views are made on %s, where nobody tried them", name)
         ledger = columns_of(client, REF_IDS.name) if is_tested else None
         if ledger is None:
             return False

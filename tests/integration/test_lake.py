@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from importlib.util import find_spec
@@ -131,11 +132,13 @@ def carrying(warehouse) -> None:
 @pytest.mark.usefixtures("carrying")
 @pytest.mark.parametrize("table_format", FORMATS)
 def test_three_runs_into_files_are_as_those_into_duckdb(
-    lake: Lake, output: Output, simulate, asking, table_format: str
+    lake: Lake, output: Output, simulate, asking, table_format: str, caplog
 ):
     """New messages, open ones asked again, and settled ones asked by choice."""
+    caplog.set_level(logging.INFO, "esms_source")
     asking["table_format"] = table_format
     assert_like_duckdb(lake, output, simulate, asking)
+    assert "no views are made in files; esms query shows them" in caplog.text
 
 
 @pytest.mark.slow
