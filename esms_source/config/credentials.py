@@ -33,6 +33,14 @@ ALCHEMY_URL_FORM: Final = (
     " SQLAlchemy, with %40 for @, %25 for %, %5B for [ and %2F for / in the password"
 )
 
+BUCKET_KEYS: Final = (
+    "set DESTINATION__FILESYSTEM__CREDENTIALS__AWS_ACCESS_KEY_ID and"
+    " …AWS_SECRET_ACCESS_KEY, or AWS's own settings"
+)
+
+FORMS: Final = {"SQLALCHEMY": ALCHEMY_URL_FORM, "FILESYSTEM": BUCKET_KEYS}
+"""What to write, by a part of the setting's name; elsewhere it is ``URL_FORM``."""
+
 ALCHEMY_DRIVERS: Final = (
     "pip install esms-source[mysql] and write mysql+pymysql://, or install the driver"
     " that the URL names"
@@ -53,9 +61,10 @@ def refuse_credentials(exc: Exception, what: str, name: str, remedy: str) -> Esm
         name: The setting that holds the credentials.
         remedy: What to do where the error itself doesn't tell.
     """
-    form = ALCHEMY_URL_FORM if "SQLALCHEMY" in name else URL_FORM
+    form = next((form for part, form in FORMS.items() if part in name), URL_FORM)
     if isinstance(exc, ConfigFieldMissingException):
-        missing = list(_missing(exc.traces))
+        # Where a bucket's are missing, dlt would do with a folder.
+        missing = [name for name in _missing(exc.traces) if name != "local_dir"]
         if missing == ["password"]:
             fact = f"{what}: {name} holds no password, and dlt wants one"
             return ConfigError(fact, "write user:@host where the server asks for none")

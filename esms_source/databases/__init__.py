@@ -244,6 +244,8 @@ def holder(exc: BaseException) -> str:
 def installing(destination: str) -> str:
     """Return the command that installs what a destination of dlt needs."""
     extra = destination.rpartition(".")[2]
+    if extra == "filesystem":  # a folder needs nothing
+        return "pip install esms-source[s3], or dlt[gs] or dlt[az] for such buckets"
     ours = metadata.metadata("esms-source").get_all("Provides-Extra") or ()
     return f"pip install {'esms-source' if extra in ours else 'dlt'}[{extra}]"
 

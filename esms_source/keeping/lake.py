@@ -18,6 +18,7 @@ from dlt.common.schema.utils import new_table
 from pyarrow import parquet
 
 from esms_source.exceptions import DestinationError
+from esms_source.keeping.buckets import list_bucket
 from esms_source.runtime import ScratchFolder
 from esms_source.sql import quote_name, text_literal
 from esms_source.tables import (
@@ -184,6 +185,15 @@ class Lake:
         view(name, statements().get(name, "{rows}").format(rows=rows))
         return True
 
+    def reach(self) -> None:
+        """List the folder, if it is in a bucket.
+
+        Raises:
+            DestinationError: There is no such bucket, or it can't be listed.
+        """
+        if not self._client.is_local_filesystem:
+            list_bucket(self._client)
+
     @property
     def url(self) -> str:
         """Where it is."""
@@ -328,12 +338,14 @@ def url_of(pipeline: dlt.Pipeline) -> str | None:
 
 
 def check_layout(pipeline: dlt.Pipeline) -> None:
-    """Refuse a lake whose files' names don't tell their load.
+    """Refuse a lake that isn't to be reached, or whose files don't name their load.
 
     Raises:
         DestinationError: With the remedy.
     """
-    layout = str(Lake(pipeline).layout)
+    lake = Lake(pipeline)
+    lake.reach()
+    layout = lake.layout
     if "/{load_id}.{file_id}." not in layout:
         fact = f"the layout {layout!r} has no {{load_id}}.{{file_id}} in files' names"
         raise DestinationError(fact, "leave DESTINATION__FILESYSTEM__LAYOUT out")
