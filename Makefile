@@ -27,7 +27,7 @@ PYTEST = $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n $(WORKERS) --
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-lengthy test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,12 +39,10 @@ test: $(VENV)/tests.stamp ## Run the tests, two at a time, but for the slow ones
 	$(PYTEST) -m 'not slow'
 
 test-slow: $(VENV)/tests.stamp ## Run the tests with kills, faults, real rates, PostgreSQL, Chromium
-ifeq ($(COVERAGE),)
-	$(PYTEST) -m slow
-else
-	$(PYTEST) -m 'slow and not lengthy'
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m lengthy
-endif
+	$(PYTEST) -m 'slow$(if $(COVERAGE), and not lengthy)'
+
+test-lengthy: $(VENV)/tests.stamp ## Run those of the slow tests of which no coverage is measured
+	$(PYTEST) -m lengthy
 
 test-unit: $(VENV)/tests.stamp ## Run the quick tests of single modules only
 	$(PYTEST) -m 'not slow' esms_source tests/unit
@@ -69,8 +67,9 @@ test-dbt: ## Run the tests of the dbt package
 
 test-lakes: ## Run the tests with Delta, Iceberg and S3
 	@$(MAKE) --no-print-directory VENV=.venv-lakes .venv-lakes/lakes.stamp
-	.venv-lakes/bin/python -m pytest tests/lakes tests/integration/test_lake.py
-	.venv-lakes/bin/python -m pytest tests/integration/test_random_kills.py -k 'delta or iceberg'
+	.venv-lakes/bin/python -m pytest tests/lakes
+	.venv-lakes/bin/python -m pytest -k 'delta or iceberg' \
+	  tests/integration/test_lake.py tests/integration/test_random_kills.py
 
 test-ducklake: ## Run the tests with DuckLake
 	@$(MAKE) --no-print-directory VENV=.venv-ducklake .venv-ducklake/ducklake.stamp
