@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from functools import cache
-from importlib import resources
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +18,7 @@ from pyarrow import parquet
 from esms_source.exceptions import DestinationError
 from esms_source.keeping.buckets import list_bucket
 from esms_source.runtime import ScratchFolder
-from esms_source.sql import quote_name, text_literal
+from esms_source.sql import quote_name, read_statements, text_literal
 from esms_source.tables import (
     ANSWERED_BY_LOAD,
     API_REQUESTS,
@@ -90,15 +88,9 @@ def is_lake(pipeline: dlt.Pipeline) -> bool:
     return pipeline.destination.destination_type.endswith(FILESYSTEM)
 
 
-@cache
 def statements() -> dict[str, str]:
-    """Return the queries of ``current.sql`` by the names in front of them."""
-    text = resources.files(__package__).joinpath("current.sql").read_text("utf-8")
-    parts = re.split(r"^-- ([a-z_]+): ", text, flags=re.MULTILINE)[1:]
-    return {
-        name: "-- " + part.strip().removesuffix(";")
-        for name, part in zip(parts[::2], parts[1::2], strict=True)
-    }
+    """Return the statements of ``current.sql`` by their names."""
+    return read_statements(__package__, "current.sql")
 
 
 class Lake:

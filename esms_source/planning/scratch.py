@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +10,7 @@ import duckdb
 
 from esms_source.databases import Patience
 from esms_source.runtime import ScratchFolder
-from esms_source.sql import quote_name, text_literal
+from esms_source.sql import quote_name, read_statements, text_literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,15 +30,9 @@ CSV_BUFFER: Final = 2 * LONGEST_LINE
 """Bytes of a file that are held at once: DuckDB would take 16 of the longest lines."""
 
 
-@cache
 def statements() -> dict[str, str]:
-    """Return the statements of ``plan.sql`` by the names in front of them."""
-    text = resources.files(__package__).joinpath("plan.sql").read_text("utf-8")
-    parts = re.split(r"^-- ([a-z]+): ", text, flags=re.MULTILINE)[1:]
-    return {
-        name: "-- " + part.strip().removesuffix(";")
-        for name, part in zip(parts[::2], parts[1::2], strict=True)
-    }
+    """Return the statements of ``plan.sql`` by their names."""
+    return read_statements(__package__, "plan.sql")
 
 
 class Scratch:

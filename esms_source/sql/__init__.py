@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -17,6 +19,17 @@ AS_IT_STANDS: Final = (None, OURS, "duckdb")
 
 _MARK: Final = "esms_relation_"
 _MARKED: Final = re.compile(rf"""([`"]){_MARK}(\d+)\1|{_MARK}(\d+)""")
+
+
+@cache
+def read_statements(package: str, file: str) -> dict[str, str]:
+    """Return the statements of a file by the names in the comments in front of them."""
+    text = resources.files(package).joinpath(file).read_text("utf-8")
+    parts = re.split(r"^-- ([a-z_]+): ", text, flags=re.MULTILINE)[1:]
+    return {
+        name: "-- " + part.strip().removesuffix(";")
+        for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def quote_name(name: str) -> str:
