@@ -56,7 +56,7 @@ def compact(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, int]:
         fact = f"{name} keeps current rows in its tables"
         raise ConfigError(fact, "there is nothing to compact")
     counts: dict[str, int] = {}
-    with editing(pipeline) as own:
+    with editing(pipeline, settings) as own:
         loader = Loader(own, Patience(), settings, source_of, Counts())
         recover(own, loader)
         own.sync_destination()

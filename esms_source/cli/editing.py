@@ -15,17 +15,20 @@ if TYPE_CHECKING:
 
     import dlt
 
+    from esms_source.config import Settings
+
 
 @contextmanager
-def editing(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
+def editing(pipeline: dlt.Pipeline, settings: Settings) -> Iterator[dlt.Pipeline]:
     """Yield our own pipeline to the same dataset, once it may be written to.
 
     Raises:
+        ConfigError: The settings don't fit how it is kept.
         PipelineBusyError: A run is under way.
         DestinationError: It can't be reached, or a grant is missing.
     """
     with pipeline_lock(pipeline), reporting_errors(), own_pipeline(pipeline) as own:
-        check_destination(own)
+        check_destination(own, settings)
         check_grants(own)
         make_datasets(own)
         yield own

@@ -81,7 +81,7 @@ def forget(
         remedy = "delete them from all its tables with a tool for such files"
         raise DestinationError(fact, remedy)
     patience = Patience()
-    with editing(pipeline) as own:
+    with editing(pipeline, settings) as own:
         pairs = set() if ref_ids is None else _named(own, settings, ref_ids)
         with dataset_lock(own, patience), own.sql_client() as client:
             return _Forgetting(client, settings, phone).forget(pairs)

@@ -55,7 +55,7 @@ def settle(
         How many were settled, and what the user has to know of the others.
     """
     patience, as_of = Patience(), Clock().started_at
-    with editing(pipeline) as own:
+    with editing(pipeline, settings) as own:
         loader = Loader(own, patience, settings, source_of, Counts())
         recover(own, loader)
         patience(own.sync_destination)

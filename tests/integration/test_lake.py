@@ -253,7 +253,10 @@ def test_what_files_can_not_is_refused_by_name(esms: Esms, loaded: Lake):
         del esms.env["SOURCES__ESMS__KEEP_REQUESTS"]
     Path(loaded.url, "zalo", "ref_id_events", "_delta_log").mkdir()
     Path(loaded.url, "zalo", "ref_id_events", "_delta_log", "0.json").touch()
-    assert "is kept as delta; set it to delta" in esms("run", *into).err
+    path = esms.folder / "settled.csv"
+    path.write_text("ref_id\nnever-asked\n")
+    for argv in (("run",), ("compact",), ("settle", "--ref-ids", str(path))):
+        assert "is kept as delta; set it to delta" in esms(*argv, *into).err
     shutil.rmtree(Path(loaded.url, "zalo", "ref_id_events"))
     gone = esms("run", *into)
     assert gone.status == 1
