@@ -18,7 +18,11 @@ QUALIFY row_number() OVER (PARTITION BY ref_id ORDER BY read_at DESC) = 1;
 SELECT
     hash(oa_id, ref_id) AS one,
     hash(ref_id || oa_id) AS other,
-    max(last_polled_at) AS last_polled_at
+    -- What a clock that was ahead has written gives way to what was asked since.
+    coalesce(
+        max(last_polled_at) FILTER (WHERE last_polled_at <= now() + INTERVAL 1 HOUR),
+        max(last_polled_at)
+    ) AS last_polled_at
 FROM {ref_id_events}
 GROUP BY one, other;
 

@@ -304,3 +304,28 @@ def test_the_sql_of_the_page_shows_what_is_current(loaded: Lake, monkeypatch):
         for table in ("ref_ids", "callbacks"):
             counted = f"SELECT count(*), count(DISTINCT ref_id) FROM {table}"
             assert connection.sql(counted).fetchall() == loaded.rows(counted)
+
+
+def test_an_event_from_the_future_gives_way_to_one_that_is_not(
+    esms: Esms, loaded: Lake
+):
+    """A host's clock was a year ahead: its RefIds would be asked by each run."""
+    events = Path(loaded.url, "zalo", "ref_id_events")
+    load_id = "1790000000.5"
+    later = ", ".join(
+        f"{name} + INTERVAL 1 YEAR AS {name}"
+        for name in ("first_polled_at", "last_polled_at")
+    )
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"COPY (SELECT * REPLACE ({later}, 'pending' AS state,"
+            f" last_polled_at + INTERVAL 1 YEAR AS next_poll_at,"
+            f" '{load_id}' AS load_id)"
+            f" FROM '{events}/*.parquet' WHERE state = 'final' LIMIT 10)"
+            f" TO '{events / load_id}.0a.parquet'"
+        )
+    loads = Path(loaded.url, "zalo", "_dlt_loads")
+    shutil.copy(next(loads.iterdir()), loads / f"esms__{load_id}.jsonl")
+    into = ("--destination", "filesystem", "--json")
+    assert esms("run", *into).report["asked"] == 0
+    assert loaded.rows("SELECT count(*) FROM ref_ids WHERE state = 'final'") == [570]
