@@ -31,13 +31,18 @@ def make_warehouse(path: Path, ref_ids: int, first: int = 0) -> None:
 
 
 def settle(ledger: Path, warehouse: Path) -> None:
-    """Let a ledger hold a whole warehouse, all of it settled, a callback each."""
+    """Let a ledger hold a whole warehouse, all of it settled when it was sent.
+
+    Each RefId has a callback.
+    """
     ids = "sent.oa AS oa_id, sent.ref_id AS ref_id"
     known = "sent.sent_at AS sent_at, sent.campaign AS campaign"
-    final = f"{ids}, {known}, 'final' AS state, NULL AS next_poll_at"
+    polled = "sent.sent_at AS first_polled_at, sent.sent_at AS last_polled_at"
+    final = f"{ids}, {known}, {polled}, 'final' AS state, NULL AS next_poll_at"
+    answered = f"{ids}, sent.sent_at AS polled_at"
     with open_duckdb(ledger) as connection:
         connection.execute(f"ATTACH '{warehouse}' AS w (READ_ONLY)")
-        for table, replaced in (("zalo.ref_ids", final), ("zalo.callbacks", ids)):
+        for table, replaced in (("zalo.ref_ids", final), ("zalo.callbacks", answered)):
             connection.execute(f"CREATE TEMP TABLE one AS FROM {table} LIMIT 1")
             connection.execute(f"TRUNCATE {table}")
             connection.execute(

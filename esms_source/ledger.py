@@ -22,6 +22,8 @@ from esms_source.tables import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from esms_source.config import Settings
 
 WORK: Final = pa.schema(
@@ -64,7 +66,7 @@ def forgotten_key_sql() -> str:
     return f"'{FORGOTTEN}:' || sha256(oa_id || chr({SEPARATOR}) || ref_id)"
 
 
-def due_condition(as_of: datetime, repoll_max: float, loads: str | None) -> str:
+def due_condition(as_of: datetime, repoll_max: float, lost: Sequence[str] = ()) -> str:
     """Return the SQL condition under which a row of the ledger is due.
 
     Due is what isn't settled and whose time has come; what a load left behind
@@ -74,8 +76,7 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str | None) -> str:
     Args:
         as_of: When the run began, in UTC.
         repoll_max: The longest wait, in seconds.
-        loads: The qualified name of dlt's table of completed loads; None where rows
-            of others can't be there.
+        lost: The loads that left rows behind and never completed.
     """
     most = (datetime.max.replace(tzinfo=timezone.utc) - as_of) // SECOND
     wait = min(int(repoll_max) + 1, most)
@@ -85,9 +86,8 @@ def due_condition(as_of: datetime, repoll_max: float, loads: str | None) -> str:
         f" AND (next_poll_at IS NULL OR next_poll_at <= {moment_literal(as_of)}"
         f" OR next_poll_at > {latest})"
     )
-    if loads is None:
-        return due
-    return f"({due}) OR load_id NOT IN (SELECT load_id FROM {loads} WHERE status = 0)"
+    # Mostly there are none, and DuckDB reads but the rows that are due.
+    return f"({due}) OR load_id IN ({text_list(lost)})" if lost else due
 
 
 def query_after(settings: Settings) -> timedelta:
@@ -137,7 +137,12 @@ def advance(
     moved_on = {
         "state": state,
         "attempts": attempts,
-        "first_polled_at": pc.coalesce(work["first_polled_at"], polled_at),
+        # Where a clock was ahead, it is set right: no answer comes before it.
+        "first_polled_at": pc.if_else(
+            pc.fill_null(pc.less(work["first_polled_at"], polled_at), fill_value=False),
+            work["first_polled_at"],
+            polled_at,
+        ),
         "last_polled_at": polled_at,
         "next_poll_at": next_poll_at(
             state, attempts, polled_at, retry_immediately, settings

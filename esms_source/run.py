@@ -10,6 +10,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
+import pyarrow.compute as pc
 from dlt.common.schema import Schema
 from dlt.extract import DltSource
 
@@ -27,6 +28,7 @@ from esms_source.load.loader import Loader, leaving_signals
 from esms_source.load.locks import dataset_lock, pipeline_lock
 from esms_source.load.recovery import recover
 from esms_source.load.runs import last_comparison, record_run, what_waits
+from esms_source.load.scope import completed_loads, scopes_of
 from esms_source.load.sweep import prune, sweep
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.planning.skipped import Skipped
@@ -47,7 +49,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Unpack
 
-    from esms_source.api.request import Request
     from esms_source.config import SettingArguments, Settings
     from esms_source.planning.given_rows import RefIds
     from esms_source.planning.work_list import Plan
@@ -235,6 +236,7 @@ class _Run:
         check_tables(pipeline)
         with dataset_lock(pipeline, patience) as is_locked:
             sweep(pipeline, locked=is_locked)
+            self._loader.loads = completed_loads(pipeline)
             compare_all = compare_all or (choice.is_of_all and self._must_compare())
         with session.counts.timed("plan"):
             self._plan = plan = make_plan(
@@ -329,28 +331,48 @@ class _Run:
         needs_small = lacks_small_tables(pipeline, session.patience)
         small = small_tables() if needs_small else []
         deduplicated = can_skip_dedup(pipeline)
+        scopes = scopes_of(pipeline)
         slices = plan.slices()
-        requests = _begin_next(slices, session)
-        while requests:
-            record = as_events(partial(session.record, requests), pipeline)
-            tables = polled_tables(record, deduplicated=deduplicated)
+        begun = _begin_next(slices, session)
+        while begun:
+            record = as_events(partial(session.record, begun.requests), pipeline)
+            tables = polled_tables(record, deduplicated=deduplicated, scopes=scopes)
             source = DltSource(Schema(SCHEMA), SCHEMA, [*tables, *small])
             small = []
             with session.counts.timed("ask"):
                 self._loader.extract(source)
-            requests = _begin_next(slices, session) if self._ahead else None
+            since = begun.since
+            begun = _begin_next(slices, session) if self._ahead else None
             self._progress.stage = "loading"
             with session.counts.timed("load"):
-                loaded = self._loader.load()
+                loaded = self._loader.load(since)
             self._progress.stage = "asking"
             done = session.counts.asked, plan.total
             logger.info("loaded %s: %d of %d RefIds asked", loaded, *done)
             yield from loaded
-            requests = requests or _begin_next(slices, session)
+            begun = begun or _begin_next(slices, session)
+
+
+class _Slice:
+    """A slice that is being asked.
+
+    Attributes:
+        since: When the oldest of its RefIds was first polled.
+        requests: The requests that end, in groups.
+    """
+
+    def __init__(self, work: Iterator[pa.Table], session: Session) -> None:
+        self.since = session.clock.started_at
+        self.requests = session.begin(map(self._note_oldest, work))
+
+    def _note_oldest(self, work: pa.Table) -> pa.Table:
+        oldest = pc.min(work["first_polled_at"]).as_py()
+        self.since = min(self.since, oldest or self.since)
+        return work
 
 
 def _begin_next(
     slices: Iterator[Iterator[pa.Table]], session: Session
-) -> Iterator[list[Request]] | None:
+) -> _Slice | None:
     work = None if session.stop else next(slices, None)
-    return None if work is None else session.begin(work)
+    return None if work is None else _Slice(work, session)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from functools import partial
@@ -164,7 +164,10 @@ def _ask_all(
 
 
 def polled_tables(
-    ask: Callable[[str], Iterator[Polled]], *, deduplicated: bool = False
+    ask: Callable[[str], Iterator[Polled]],
+    *,
+    deduplicated: bool = False,
+    scopes: Mapping[str, str] | None = None,
 ) -> list[DltResource]:
     """Return one resource per table, all fed by the same requests.
 
@@ -172,6 +175,8 @@ def polled_tables(
         ask: Takes the id of the load package, yields rows by table.
         deduplicated: Whether no row can come to the destination's staging twice.
             dlt then doesn't look for such rows, which takes as long as the rest.
+        scopes: By table, the SQL of the rows that a merge may delete; without, all rows
+            with the keys of its own.
     """
 
     @dlt.resource(name="polled", selected=False)
@@ -188,7 +193,12 @@ def polled_tables(
         "strategy": "delete-insert",
         "deduplicated": deduplicated,
     }
-    return [_table_resource(polled, table, merging) for table in POLLED]
+    resources = []
+    for table in POLLED:
+        scope = (scopes or {}).get(table.name)
+        scoped = {"destination_scope": scope} if scope else {}
+        resources.append(_table_resource(polled, table, {**merging, **scoped}))
+    return resources
 
 
 def _table_resource(

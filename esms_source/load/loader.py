@@ -20,11 +20,13 @@ from esms_source.load.errors import Failure, is_out_of_memory, read_failure
 from esms_source.load.locks import dataset_lock, give_memory
 from esms_source.load.packages import drop, files_of, has_begun, pending_packages
 from esms_source.load.parts import Parts, read_files, refused_by
+from esms_source.load.scope import note
 from esms_source.load.sweep import sweep
 from esms_source.tables import CALLBACKS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from datetime import datetime
 
     import dlt
     from dlt.common.pipeline import LoadInfo
@@ -74,6 +76,10 @@ class Loader:
         settings: How long to wait before what was refused is asked again.
         make_source: Makes a source of tables; for parts of a refused load.
         counts: Corrected where the destination refuses what was answered.
+
+    Attributes:
+        loads: How many loads the destination held when the ledger was read, with
+            those that were loaded here since.
     """
 
     def __init__(
@@ -84,22 +90,29 @@ class Loader:
         make_source: MakeSource,
         counts: Counts,
     ) -> None:
+        self.loads = 0
+        self._since: datetime | None = None
         self._pipeline = pipeline
         self._patience = patience
         self._table_format = settings.table_format
         self._kept = Path(pipeline.working_dir, "esms_kept")
         self._parts = Parts(settings, make_source, counts, self._load_part)
 
-    def load(self) -> list[str]:
+    def load(self, since: datetime | None = None) -> list[str]:
         """Load what is extracted; return the ids of the load packages.
 
         Where the destination refuses some callbacks, the others go without them.
+
+        Args:
+            since: When the oldest of its RefIds was first polled, as the ledger has it;
+                None where nobody knows.
 
         Raises:
             DestinationError: The destination refuses for good, or can't take it now. A
                 package that is refused or has begun binds nothing: its RefIds are due.
             PipelineBusyError: Somebody else holds it for too long.
         """
+        self._since = since
         try:
             return self._load()
         except LOAD_ERRORS as exc:
@@ -122,7 +135,10 @@ class Loader:
         # What asking held is needed by the destination now.
         pa.default_memory_pool().release_unused()
         with dataset_lock(self._pipeline, self._patience):
+            load_ids = self._pipeline.list_normalized_load_packages()
+            note(self._pipeline, load_ids, self.loads, self._since)
             info = self._patience(self._load_packages)
+        self.loads += len(info.loads_ids)
         # dlt would keep their files.
         for package in info.load_packages:
             if package.state == "loaded":

@@ -136,6 +136,16 @@ class Database:
         types = self.types(relation)
         return None if types is None else list(types)
 
+    def is_table(self, relation: str) -> bool:
+        """Tell of what is read in place whether it is a table of DuckDB's own."""
+        names = "database_name, schema_name, table_name"
+        return any(
+            relation == f"{catalog}.{quote_name(schema)}.{quote_name(table)}"
+            for catalog, schema, table in self.rows(
+                f"SELECT {names} FROM duckdb_tables()"
+            )
+        )
+
     def types(self, relation: str) -> dict[str, str] | None:
         """Return the columns of a table or query with their DuckDB types.
 
@@ -230,11 +240,11 @@ class Database:
             name: The table that takes a copy.
             condition: A WHERE, or nothing, of what is copied.
         """
-        if self._catalog:
-            self._use()
-            return relation
         selected = ", ".join(self.quote(column) for column in columns)
         sql = f"SELECT {selected} FROM {relation}{condition}"
+        if self._catalog:
+            self._use()
+            return f"({sql}) AS readable" if condition else relation
         self._scratch.patience(
             lambda: self._copy(sql, name, as_text=True, as_view=True)
         )

@@ -30,7 +30,7 @@ from esms_source.databases import (
 from esms_source.exceptions import ConfigError, RefIdTableError
 from esms_source.planning.database import Database
 from esms_source.planning.foreign_url import CREDENTIALS
-from esms_source.planning.windows import in_windows
+from esms_source.planning.windows import in_windows, parts_in_windows
 from esms_source.sql import quote_name
 
 if TYPE_CHECKING:
@@ -94,13 +94,14 @@ class DltWarehouse:
         self, columns: Columns, windows: Mapping[str, datetime]
     ) -> tuple[str, Mapping[str, str]]:
         """Return what to select columns from, and their types."""
+        database, relation = self._database, self._relation
         condition = ""
-        if self._database.is_remote:
-            quote = self._database.quote
-            condition = in_windows(columns, self._types, windows, quote)
-        relation = self._database.readable(
-            self._relation, columns.all, "raw", condition
-        )
+        # A view would be worked out anew for each part.
+        if database.is_remote or not database.is_table(relation):
+            condition = in_windows(columns, self._types, windows, database.quote)
+        else:
+            relation = parts_in_windows(relation, columns, self._types, windows)
+        relation = database.readable(relation, columns.all, "raw", condition)
         types = self._types if self.as_text else self._scratch.types(relation)
         return relation, types
 

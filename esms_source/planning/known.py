@@ -92,16 +92,16 @@ class Ledger:
             if present is None:
                 return
             loads = database.name_of(LOADS)
-            # Of a lake no other loads are shown.
-            told = None if self._is_lake else loads
+            completed = f"SELECT load_id FROM {loads} WHERE status = 0"
+            database.copy(completed, "completed")
+            # Of a lake only rows of completed loads are shown.
+            lost = [] if self._is_lake else self._lost(database, completed)
             condition = " AND ".join(repolled) or due_condition(
-                as_of, settings.repoll_max, told
+                as_of, settings.repoll_max, lost
             )
             # Nobody asks for a digest.
             known = f"coalesce(last_error, '') <> {text_literal(FORGOTTEN)}"
             self._copy_due(database, present, f"({condition}) AND {known}")
-            completed = f"SELECT load_id FROM {loads} WHERE status = 0"
-            database.copy(completed, "completed")
             database.copy(self._oas(as_of), "oas")
             self._copy_forgotten(database)
         except ReadError as exc:
@@ -112,6 +112,13 @@ class Ledger:
             "UPDATE plan.main.oas SET since = newest - to_microseconds(?)",
             [int(settings.ref_ids.lag * 1_000_000)],
         )
+
+    def _lost(self, database: Database, completed: str) -> list[str]:
+        """Return the loads that left rows behind and never completed."""
+        sql = f"SELECT DISTINCT load_id FROM {self._name}"
+        return [
+            row[0] for row in database.rows(f"{sql} WHERE load_id NOT IN ({completed})")
+        ]
 
     def _open(self, pipeline: dlt.Pipeline) -> Database:
         client, shown = pipeline.sql_client(), None
