@@ -51,21 +51,23 @@ def test_a_merge_compares_what_came_since(
 def test_what_somebody_else_loaded_meanwhile_is_replaced(
     esms: Esms,
     world: Callable[..., Simulator],
+    simulate: Callable[..., Simulator],
     output: Output,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Two workers ask for one RefId: whatever its row says of time, one row stays."""
     ended: list[int] = []
+    theirs = simulate()
 
-    def answer(name: str, times_asked: int) -> list[Any]:
-        if times_asked == 1:
-            command = [sys.executable, "-m", "esms_source", "run", "--pipeline", "b"]
-            done = subprocess.run(command, env=os.environ, cwd=esms.folder, check=False)
-            ended.append(done.returncode)
-            output.execute(
-                f"UPDATE zalo.ref_ids SET first_polled_at = {LONG_AGO}",
-                f"UPDATE zalo.callbacks SET polled_at = {LONG_AGO}",
-            )
+    def answer(name: str, _: int) -> list[Any]:
+        command = [sys.executable, "-m", "esms_source", "run", "--pipeline", "b"]
+        env = os.environ | {"SOURCES__ESMS__BASE_URL": theirs.url}
+        done = subprocess.run(command, env=env, cwd=esms.folder, check=False)
+        ended.append(done.returncode)
+        output.execute(
+            f"UPDATE zalo.ref_ids SET first_polled_at = {LONG_AGO}",
+            f"UPDATE zalo.callbacks SET polled_at = {LONG_AGO}",
+        )
         return [sample_row(name)]
 
     world(1, scripted={ref_id(0): answer})
@@ -84,10 +86,8 @@ def test_a_clock_that_was_ahead_lets_no_callback_stay_twice(
     """An answer that seems older than the first poll is replaced like any other."""
     world(2, scripted={ref_id(0): lambda name, _: [sample_row(name, **NOT_YET)]})
     assert esms("run").status == 0
-    seconds = ahead.total_seconds()
-    output.execute(
-        f"UPDATE zalo.ref_ids SET first_polled_at = first_polled_at + to_seconds({seconds:.0f})"
-    )
+    later = f"first_polled_at + to_seconds({ahead.total_seconds():.0f})"
+    output.execute(f"UPDATE zalo.ref_ids SET first_polled_at = {later}")
     for _ in range(2):
         assert esms("run", "--repoll", "pending").status == 0
         assert output.rows(KEYS + "ref_ids") == [(2, 2)]
