@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pyarrow.compute as pc
@@ -30,11 +29,11 @@ from esms_source.load.recovery import recover
 from esms_source.load.runs import last_comparison, record_run, what_waits
 from esms_source.load.scope import completed_loads, scopes_of
 from esms_source.load.sweep import prune, sweep
+from esms_source.outcome import RECORDED, Report
 from esms_source.planning.planner import Choice, make_plan
-from esms_source.planning.skipped import Skipped
 from esms_source.polling.poller import most_ahead
 from esms_source.redaction import first_line, masked_log
-from esms_source.runtime import Counts, Progress
+from esms_source.runtime import Progress
 from esms_source.session import Session
 from esms_source.source import polled_tables, source_of
 from esms_source.storable import storable_text
@@ -43,7 +42,7 @@ from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import date, datetime
+    from datetime import date
 
     import dlt
     import pyarrow as pa
@@ -56,63 +55,6 @@ if TYPE_CHECKING:
     from esms_source.runtime import Stop
 
 logger = logging.getLogger("esms_source")
-
-RECORDED: Final = (
-    "compared_all",
-    "planned",
-    "asked",
-    "answered",
-    "missing",
-    "failed",
-    "rejected",
-    "misfits",
-    "requests",
-)
-"""What the table ``runs`` takes from a report as it is."""
-
-
-@dataclass
-class Report(Counts):
-    """What a run did: its ``Counts``, and what they are part of.
-
-    Attributes:
-        planned: RefIds that were to be asked.
-        skipped: Rows of the warehouse that can't be asked.
-        loads: dlt's load packages, in order.
-        compared_all: Whether the whole warehouse table was compared with the ledger,
-            and all that was found was reached.
-        waiting: RefIds of the ledger that are to be asked again.
-        next_due_at: When the first of them is due; None where none is.
-    """
-
-    planned: int = 0
-    skipped: Skipped = field(default_factory=Skipped)
-    loads: tuple[str, ...] = ()
-    compared_all: bool = False
-    waiting: int = 0
-    next_due_at: datetime | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """Return 1 where something failed, or nothing of the table can be asked."""
-        skipped = self.skipped
-        unusable = skipped.no_ref_id + skipped.no_oa_id
-        return int(bool(self.failed) or 0 < skipped.rows == unusable)
-
-    @property
-    def left(self) -> int:
-        """Return how many RefIds were planned and not reached."""
-        return self.planned - self.asked
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all numbers by name."""
-        return {
-            **vars(self),
-            "problems": dict(self.problems),
-            "skipped": self.skipped.to_dict(),
-            "loads": list(self.loads),
-            "left": self.left,
-        }
 
 
 def sync(
@@ -205,6 +147,7 @@ class _Run:
         self._progress = progress
         self._plan: Plan | None = None
         self._loads: tuple[str, ...] = ()
+        self._needs_small = True
         self._ahead = most_ahead(settings)
         self._slice = settings.slice_ref_ids - self._ahead
         self._loader = _loader(pipeline, session, settings)
@@ -232,11 +175,13 @@ class _Run:
         # First: dlt's sync drops what is pending while there is no dataset yet.
         with session.counts.timed("load"):
             recover(pipeline, self._loader)
-        patience(pipeline.sync_destination)
-        check_tables(pipeline)
+        # DuckDB's file is opened once for all of these.
         with dataset_lock(pipeline, patience) as is_locked:
+            patience(pipeline.sync_destination)
+            check_tables(pipeline)
             sweep(pipeline, locked=is_locked)
             self._loader.loads = completed_loads(pipeline)
+            self._needs_small = lacks_small_tables(pipeline, patience)
             compare_all = compare_all or (choice.is_of_all and self._must_compare())
         with session.counts.timed("plan"):
             self._plan = plan = make_plan(
@@ -328,8 +273,7 @@ class _Run:
 
     def _load_slices(self, plan: Plan) -> Iterator[str]:
         pipeline, session = self._pipeline, self._session
-        needs_small = lacks_small_tables(pipeline, session.patience)
-        small = small_tables() if needs_small else []
+        small = small_tables() if self._needs_small else []
         deduplicated = can_skip_dedup(pipeline)
         scopes = scopes_of(pipeline)
         slices = plan.slices()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +60,15 @@ def run_row(pipeline: dlt.Pipeline, row: dict[str, Any]) -> dict[str, Any]:
     """Return all values of a run's row, in order."""
     known = {
         "pipeline_name": pipeline.pipeline_name,
-        "version": metadata.version("esms-source"),
+        "version": _version(),
     }
     return {name: (known | row)[name] for name in RUNS.schema.names}
+
+
+@cache
+def _version() -> str:
+    """Return this package's version; looked up each time, Python keeps the search."""
+    return metadata.version("esms-source")
 
 
 def last_comparison(client: SqlClientBase[Any]) -> datetime | None:
