@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.conftest import Output, Warehouse
     from tests.integration.conftest import Esms
 
+pytestmark = pytest.mark.slow
+
 DELIVERED = {
     "SendStatus": 5,
     "SendSuccess": 1,

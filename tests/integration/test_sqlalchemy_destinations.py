@@ -204,6 +204,7 @@ def add_columns(esms: Esms) -> None:
         )
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_and_double_nothing(
     place: Place,
     esms: Esms,

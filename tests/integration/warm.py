@@ -14,7 +14,9 @@ import json
 import os
 import sys
 import traceback
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +33,7 @@ from dlt.load.load import Load
 import esms_source.cli.check
 import esms_source.cli.commands
 import esms_source.cli.progress_bar
+import esms_source.cli.rounds
 import esms_source.load.parts
 import esms_source.run
 from esms_source.planning.scratch import Scratch
@@ -39,6 +42,18 @@ from esms_source.rows.recorder import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# dlt imports these only when it needs them, and each fork would do so anew.
+for name in (
+    "dlt._workspace.cli",
+    "dlt.common.libs.pyarrow",
+    "dlt.common.libs.sql_alchemy_compat",
+    "dlt.sources.helpers.requests",
+    "pendulum.locales.en.locale",
+    "pytz",
+):
+    with suppress(ImportError):
+        import_module(name)
 
 POINTS: dict[str, tuple[type, str, bool]] = {
     # name: the class and method that pass it, and whether that is after the call

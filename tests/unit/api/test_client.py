@@ -481,7 +481,7 @@ def test_every_fault_of_the_simulator_has_its_error(fault, error, client, simula
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
-def test_a_connection_may_be_kept_or_not(connection, client, scripted):
+def test_a_connection_may_be_kept_or_not(connection, scripted, client):
     """Two requests in a row work either way."""
     scripted.say(OK, headers={"Connection": connection})
     one = client(scripted.url)

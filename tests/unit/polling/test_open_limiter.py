@@ -17,7 +17,7 @@ def test_one_key_has_one_budget_in_a_process(make_settings, most_in_a_second):
     sent: list[float] = []
     for _ in range(2):
         limiters = [open_limiter(settings, Stop()) for _ in range(2)]
-        for limiter in limiters * 6:
+        for limiter in limiters * 3:
             slot = limiter.acquire()
             assert slot
             limiter.sent(slot)
