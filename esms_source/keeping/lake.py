@@ -230,6 +230,8 @@ class Lake:
             f"SELECT unnest(CAST([{ids}] AS VARCHAR[])) AS load_id,"
             f" '{SCHEMA}' AS schema_name, 0 AS status"
         )
+        if not paths:
+            sql += ", CAST(NULL AS TIMESTAMPTZ) AS inserted_at"
         return sql, completed
 
     def _refuse_lost_ledger(self, completed: set[str]) -> None:
