@@ -16,9 +16,9 @@ from dlt.common.schema.utils import new_table
 from pyarrow import parquet
 
 from esms_source.exceptions import DestinationError
-from esms_source.keeping.buckets import list_bucket
+from esms_source.keeping.buckets import copies_of, list_bucket
 from esms_source.runtime import ScratchFolder
-from esms_source.sql import quote_name, read_statements, text_literal
+from esms_source.sql import quote_name, read_statements, text_list, text_literal
 from esms_source.tables import (
     ANSWERED_BY_LOAD,
     API_REQUESTS,
@@ -108,6 +108,7 @@ class Lake:
         target = dlt.dataset(pipeline.destination, pipeline.dataset_name, self._schema)
         client: Any = target.destination_client
         self._client = client
+        self._pipeline = pipeline
         self.dataset = str(client.dataset_name)
 
     def show(
@@ -129,8 +130,6 @@ class Lake:
         Raises:
             DestinationError: Files are gone, or other programs deleted rows in them.
         """
-        if not self._client.is_local_filesystem:
-            connection.register_filesystem(self._client.fs_client)
         where = f"{catalog}.{quote_name(self.dataset)}"
         connection.execute(f"CREATE SCHEMA {where}")
 
@@ -302,7 +301,11 @@ class Lake:
         return [f"{self._client.config.protocol}://{path}" for path in paths]
 
     def _list(self, paths: Sequence[str]) -> str:
-        return f"[{', '.join(map(text_literal, sorted(paths)))}]"
+        """Return files as a list of DuckDB, copied to this disk if need be."""
+        here = sorted(paths)
+        if not self._client.is_local_filesystem:
+            here = copies_of(self._pipeline)(self._client, here)
+        return f"[{text_list(here)}]"
 
 
 @contextmanager

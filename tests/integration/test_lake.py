@@ -71,6 +71,7 @@ class Lake:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self._folder = folder
         self.url = url or str(folder / "lake")
+        self._read = self.pipeline()
 
     def pipeline(self, name: str = "lake") -> dlt.Pipeline:
         """Return a pipeline into the files."""
@@ -83,7 +84,7 @@ class Lake:
 
     def rows(self, sql: str) -> list[Any]:
         """Return what a query selects; bare values of one column."""
-        _, rows = run_query(self.pipeline(), resolve_settings(), sql)
+        _, rows = run_query(self._read, resolve_settings(), sql)
         return [row[0] if len(row) == 1 else tuple(row) for row in rows]
 
 
