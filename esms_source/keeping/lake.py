@@ -75,6 +75,9 @@ _DUCKDB_TYPES: Final = {
     TIMESTAMP: "TIMESTAMPTZ",
 }
 
+_EVENT_NO: Final = "_event_no"
+"""A number of each event, made as it is read."""
+
 _LOADS: Final = (
     "{load_id: 'VARCHAR', schema_name: 'VARCHAR', status: 'BIGINT',"
     " inserted_at: 'TIMESTAMPTZ', schema_version_hash: 'VARCHAR'}"
@@ -149,7 +152,7 @@ class Lake:
             ):
                 return
         values = {name: f"{where}.{name}" for name in ("latest", *EVENTS.values())}
-        values |= {"ref_ids": f"{where}.ref_ids"}
+        values |= {"ref_ids": f"{where}.ref_ids", "event_no": _EVENT_NO}
         for name in ("latest", REF_IDS.name, KEYS, CALLBACKS.name):
             needed = CALLBACKS.name if name == CALLBACKS.name else REF_IDS.name
             kind = "TABLE" if name == "latest" and at_once else "VIEW"
@@ -229,9 +232,7 @@ class Lake:
             f"SELECT unnest(CAST([{ids}] AS VARCHAR[])) AS load_id,"
             f" '{SCHEMA}' AS schema_name, 0 AS status"
         )
-        if not paths:
-            sql += ", CAST(NULL AS TIMESTAMPTZ) AS inserted_at"
-        return sql, completed
+        return sql + ("" if paths else ", now() AS inserted_at"), completed
 
     def _refuse_lost_ledger(self, completed: set[str]) -> None:
         """Refuse a lake whose ledger is gone, though requests tell of one."""
@@ -243,14 +244,17 @@ class Lake:
     def _rows(self, table: Table, files: Sequence[str]) -> str:
         """Return SQL that selects all rows of some files."""
         columns = [(c.name, _DUCKDB_TYPES[c.type]) for c in table.columns]
+        more = ""
         if table is REF_IDS:
-            columns.append((ANSWERED_BY_LOAD, _DUCKDB_TYPES[TEXT]))
+            columns += (ANSWERED_BY_LOAD, "VARCHAR"), (_EVENT_NO, "BIGINT")
+            more = f", (file_index::BIGINT << 32) + file_row_number AS {_EVENT_NO}"
         none = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns)
         if not files:
             return f"SELECT {none} WHERE false"
         # A column that no file has yet is there, too.
         return (
-            f"SELECT * FROM read_parquet({self._list(files)}, union_by_name = true)"
+            f"SELECT *{more}"
+            f" FROM read_parquet({self._list(files)}, union_by_name = true)"
             f" UNION ALL BY NAME SELECT {none} WHERE false"
         )
 

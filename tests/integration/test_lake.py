@@ -330,3 +330,21 @@ def test_an_event_from_the_future_gives_way_to_one_that_is_not(
     into = ("--destination", "filesystem", "--json")
     assert esms("run", *into).report["asked"] == 0
     assert loaded.rows("SELECT count(*) FROM ref_ids WHERE state = 'final'") == [570]
+
+
+def test_of_events_of_the_same_moment_one_counts(loaded: Lake):
+    """Also where they are alike, in one file or in two."""
+    events = Path(loaded.url, "zalo", "ref_id_events")
+    load_id = "1790000000.5"
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE loaded AS FROM '{events}/*.parquet';"
+            f"COPY (SELECT * REPLACE ('{load_id}' AS load_id) FROM loaded"
+            f" UNION ALL FROM loaded) TO '{events / load_id}.0a.parquet'"
+        )
+    loads = Path(loaded.url, "zalo", "_dlt_loads")
+    shutil.copy(next(loads.iterdir()), loads / f"esms__{load_id}.jsonl")
+    assert loaded.rows("SELECT count(*) FROM ref_id_events") == [1_800]
+    counted = "SELECT count(*), count(DISTINCT ref_id) FROM "
+    assert loaded.rows(counted + "ref_ids") == [(600, 600)]
+    assert loaded.rows(counted + "callbacks") == [(600, 585)]
