@@ -67,7 +67,7 @@ _SIGNS: Final[tuple[tuple[str, TTableFormat], ...]] = (
 _LOAD_ID: Final = re.compile(r"(\d{9,}\.\d+)\.[^./\\]+\.parquet$")
 """Where a file's name holds its load, in dlt's own layout."""
 
-_DUCKDB_TYPES: Final = {
+DUCKDB_TYPES: Final = {
     TEXT: "VARCHAR",
     BIGINT: "BIGINT",
     BOOL: "BOOLEAN",
@@ -243,7 +243,7 @@ class Lake:
 
     def _rows(self, table: Table, files: Sequence[str]) -> str:
         """Return SQL that selects all rows of some files."""
-        columns = [(c.name, _DUCKDB_TYPES[c.type]) for c in table.columns]
+        columns = [(c.name, DUCKDB_TYPES[c.type]) for c in table.columns]
         more = ""
         if table is REF_IDS:
             columns += (ANSWERED_BY_LOAD, "VARCHAR"), (_EVENT_NO, "BIGINT")
