@@ -21,14 +21,20 @@ from esms_source.planning.warehouse import open_warehouse
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-DESTINATIONS: Final = ("duckdb", "postgres")
-WAREHOUSES: Final = (*DESTINATIONS, "sqlalchemy")
-"""Where RefIds may be; SQLAlchemy reads MySQL, MariaDB and SQLite."""
+WAREHOUSES: Final = ("duckdb", "postgres", "sqlalchemy")
+"""Where RefIds may be; SQLAlchemy is for MySQL, MariaDB and SQLite."""
+
+FILES: Final = "filesystem"
+DESTINATIONS: Final = (*WAREHOUSES, FILES)
 
 URLS: Final = {
     "postgres": "postgresql://user:password@host:5432/database",
     "sqlalchemy": "mysql+pymysql://user:password@host:3306/database",
+    FILES: "/srv/lake or s3://bucket/folder",
 }
+
+BUCKET_KEYS: Final = ("aws_access_key_id", "aws_secret_access_key", "region_name")
+"""What a bucket takes, in dlt's words."""
 
 LIKELY: Final[Mapping[str, Sequence[str]]] = {
     "ref_id_column": ("ref_id", "refid", "smsid", "sms_id", "reference_id"),
@@ -53,7 +59,7 @@ class Answers:
         sent_at_timezone: The zone of times that name none.
         oa_id: The OA of rows that name none.
         result: dlt's name of the destination's kind.
-        result_credentials: A DuckDB file, or a URL.
+        result_credentials: A DuckDB file, a URL, or a folder for files.
         api_key: eSMS's key.
         secret_key: eSMS's secret.
     """
@@ -148,6 +154,8 @@ def ask(answers: Answers) -> None:
 def _ask_credentials(kind: str, file: str = "warehouse.duckdb") -> str:
     if kind == "duckdb":
         return str(click.prompt("Its DuckDB file", default=file))
+    if kind == FILES:
+        return str(click.prompt(f"Its folder ({URLS[kind]})"))
     return str(click.prompt(f"Its URL ({URLS[kind]})", hide_input=True))
 
 
@@ -204,6 +212,7 @@ def _config(answers: Answers) -> str:
     lines = [
         "[sources.esms]",
         _line("oa_id", answers.oa_id, "1090257973118325189", "of rows that name no OA"),
+        *_table_format(answers.result),
         "",
         "[sources.esms.ref_ids]",
         _line("destination", answers.warehouse, "duckdb", "the warehouse"),
@@ -226,6 +235,12 @@ def _config(answers: Answers) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _table_format(result: str | None) -> list[str]:
+    if result != FILES:
+        return []
+    return [_line("table_format", None, "delta", "or iceberg; parquet by default")]
+
+
 def _file(kind: str | None, credentials: str | None, example: str) -> list[str]:
     """Return the line of a DuckDB file; a URL is a secret."""
     if kind not in (None, "duckdb"):
@@ -239,14 +254,18 @@ def _secrets(answers: Answers) -> str:
         _line("api_key", answers.api_key, "…"),
         _line("secret_key", answers.secret_key, "…"),
     ]
-    url = URLS["postgres"]
     if answers.warehouse not in (None, "duckdb"):
         lines += ["", "[sources.esms.ref_ids]"]
-        sample = URLS.get(str(answers.warehouse), url)
+        sample = URLS.get(str(answers.warehouse), URLS["postgres"])
         lines += [_line("credentials", answers.warehouse_credentials, sample)]
     # dlt takes credentials of a destination from here only, be it a file's name.
     result = answers.result or "duckdb"
-    example = "esms.duckdb" if result == "duckdb" else url
+    examples = {"duckdb": "esms.duckdb"} | URLS
+    name = "bucket_url" if result == FILES else "credentials"
+    example = examples.get(result, URLS["postgres"])
     lines += ["", f"[destination.{result}]"]
-    lines += [_line("credentials", answers.result_credentials, example)]
+    lines += [_line(name, answers.result_credentials, example)]
+    if result == FILES:
+        lines += ["", "# [destination.filesystem.credentials]"]
+        lines += [_line(name, None, "…") for name in BUCKET_KEYS]
     return "\n".join(lines) + "\n"

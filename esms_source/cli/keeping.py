@@ -24,12 +24,16 @@ from esms_source.cli.stderr import say
 @click.option("--sent-at-column", help="Its column of times.")
 @click.option("--sent-at-timezone", help="Zone of times that name none.")
 @click.option("--oa-id", help="The OA of rows that name none.")
-@click.option("--destination", "result", help="dlt's name of where to load to.")
+@click.option(
+    "--destination",
+    "result",
+    help="dlt's name of where to load to: duckdb, postgres, sqlalchemy, filesystem, …",
+)
 @click.option(
     "--destination-credentials",
     "result_credentials",
     metavar="FILE|URL",
-    help="Where that is.",
+    help="Where that is; of filesystem, a folder or s3://bucket/folder.",
 )
 @click.option("--api-key", envvar="ESMS_API_KEY", help="eSMS's key.")
 @click.option("--secret-key", envvar="ESMS_SECRET_KEY", help="eSMS's secret.")
@@ -54,7 +58,9 @@ def init(**given: str | None) -> None:
     is_complete = answers.table and answers.api_key and answers.secret_key
     if not is_complete:
         echo("Fill in what begins with # there.")
-    echo("Then: esms check, esms plan, esms run")
+    result = answers.result or "duckdb"
+    into = "" if result == "duckdb" else f" --destination {result}"
+    echo(f"Then: esms check{into}, esms plan{into}, esms run{into}")
 
 
 @click.command()

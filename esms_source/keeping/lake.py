@@ -16,9 +16,9 @@ from dlt.common.schema.utils import new_table
 from pyarrow import parquet
 
 from esms_source.exceptions import DestinationError
-from esms_source.keeping.buckets import list_bucket
+from esms_source.keeping.buckets import copies_of, list_bucket
 from esms_source.runtime import ScratchFolder
-from esms_source.sql import quote_name, read_statements, text_literal
+from esms_source.sql import quote_name, read_statements, text_list, text_literal
 from esms_source.tables import (
     ANSWERED_BY_LOAD,
     API_REQUESTS,
@@ -67,13 +67,16 @@ _SIGNS: Final[tuple[tuple[str, TTableFormat], ...]] = (
 _LOAD_ID: Final = re.compile(r"(\d{9,}\.\d+)\.[^./\\]+\.parquet$")
 """Where a file's name holds its load, in dlt's own layout."""
 
-_DUCKDB_TYPES: Final = {
+DUCKDB_TYPES: Final = {
     TEXT: "VARCHAR",
     BIGINT: "BIGINT",
     BOOL: "BOOLEAN",
     DECIMAL: "DECIMAL(18, 4)",
     TIMESTAMP: "TIMESTAMPTZ",
 }
+
+_EVENT_NO: Final = "_event_no"
+"""A number of each event, made as it is read."""
 
 _LOADS: Final = (
     "{load_id: 'VARCHAR', schema_name: 'VARCHAR', status: 'BIGINT',"
@@ -108,6 +111,7 @@ class Lake:
         target = dlt.dataset(pipeline.destination, pipeline.dataset_name, self._schema)
         client: Any = target.destination_client
         self._client = client
+        self._pipeline = pipeline
         self.dataset = str(client.dataset_name)
 
     def show(
@@ -129,8 +133,6 @@ class Lake:
         Raises:
             DestinationError: Files are gone, or other programs deleted rows in them.
         """
-        if not self._client.is_local_filesystem:
-            connection.register_filesystem(self._client.fs_client)
         where = f"{catalog}.{quote_name(self.dataset)}"
         connection.execute(f"CREATE SCHEMA {where}")
 
@@ -150,7 +152,7 @@ class Lake:
             ):
                 return
         values = {name: f"{where}.{name}" for name in ("latest", *EVENTS.values())}
-        values |= {"ref_ids": f"{where}.ref_ids"}
+        values |= {"ref_ids": f"{where}.ref_ids", "event_no": _EVENT_NO}
         for name in ("latest", REF_IDS.name, KEYS, CALLBACKS.name):
             needed = CALLBACKS.name if name == CALLBACKS.name else REF_IDS.name
             kind = "TABLE" if name == "latest" and at_once else "VIEW"
@@ -230,7 +232,7 @@ class Lake:
             f"SELECT unnest(CAST([{ids}] AS VARCHAR[])) AS load_id,"
             f" '{SCHEMA}' AS schema_name, 0 AS status"
         )
-        return sql, completed
+        return sql + ("" if paths else ", now() AS inserted_at"), completed
 
     def _refuse_lost_ledger(self, completed: set[str]) -> None:
         """Refuse a lake whose ledger is gone, though requests tell of one."""
@@ -241,15 +243,18 @@ class Lake:
 
     def _rows(self, table: Table, files: Sequence[str]) -> str:
         """Return SQL that selects all rows of some files."""
-        columns = [(c.name, _DUCKDB_TYPES[c.type]) for c in table.columns]
+        columns = [(c.name, DUCKDB_TYPES[c.type]) for c in table.columns]
+        more = ""
         if table is REF_IDS:
-            columns.append((ANSWERED_BY_LOAD, _DUCKDB_TYPES[TEXT]))
+            columns += (ANSWERED_BY_LOAD, "VARCHAR"), (_EVENT_NO, "BIGINT")
+            more = f", (file_index::BIGINT << 32) + file_row_number AS {_EVENT_NO}"
         none = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in columns)
         if not files:
             return f"SELECT {none} WHERE false"
         # A column that no file has yet is there, too.
         return (
-            f"SELECT * FROM read_parquet({self._list(files)}, union_by_name = true)"
+            f"SELECT *{more}"
+            f" FROM read_parquet({self._list(files)}, union_by_name = true)"
             f" UNION ALL BY NAME SELECT {none} WHERE false"
         )
 
@@ -300,7 +305,11 @@ class Lake:
         return [f"{self._client.config.protocol}://{path}" for path in paths]
 
     def _list(self, paths: Sequence[str]) -> str:
-        return f"[{', '.join(map(text_literal, sorted(paths)))}]"
+        """Return files as a list of DuckDB, copied to this disk if need be."""
+        here = sorted(paths)
+        if not self._client.is_local_filesystem:
+            here = copies_of(self._pipeline)(self._client, here)
+        return f"[{text_list(here)}]"
 
 
 @contextmanager

@@ -110,7 +110,19 @@ def exact_number(value: Decimal | None) -> float | None:
     return number
 
 
-class MysqlTypes(MysqlVariantTypeMapper):
+class JsonTypes(SqlalchemyTypeMapper):
+    """dlt's types, but for JSON."""
+
+    def db_type_from_json_type(
+        self,
+        column: TColumnSchema,  # noqa: ARG002  dlt's signature
+        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
+    ) -> Any:  # noqa: ANN401  as dlt has it
+        """Return a type that encodes nothing."""
+        return JsonText()
+
+
+class MysqlTypes(JsonTypes, MysqlVariantTypeMapper):
     """MySQL's types: dlt's own TEXT ends at 64 KiB, and doesn't tell a from A."""
 
     def db_type_from_text_type(
@@ -124,25 +136,9 @@ class MysqlTypes(MysqlVariantTypeMapper):
             return mysql.VARCHAR(length, **characters)
         return mysql.LONGTEXT(**characters)
 
-    def db_type_from_json_type(
-        self,
-        column: TColumnSchema,  # noqa: ARG002  dlt's signature
-        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
-    ) -> Any:  # noqa: ANN401  as dlt has it
-        """Return a type that encodes nothing."""
-        return JsonText()
 
-
-class SqliteTypes(SqlalchemyTypeMapper):
+class SqliteTypes(JsonTypes):
     """SQLite's types."""
-
-    def db_type_from_json_type(
-        self,
-        column: TColumnSchema,  # noqa: ARG002  dlt's signature
-        table: PreparedTableSchema,  # noqa: ARG002  dlt's signature
-    ) -> Any:  # noqa: ANN401  as dlt has it
-        """Return a type that encodes nothing."""
-        return JsonText()
 
     def db_type_from_decimal_type(
         self,

@@ -168,8 +168,8 @@ def own_pipeline(pipeline: dlt.Pipeline) -> Iterator[dlt.Pipeline]:
         yield own
     finally:
         pipeline.activate()
-        # dlt 1.31 keeps each value that it looked up until something is loaded: 0.7 MB a
-        # run with nothing due.
+        # dlt 1.31 keeps what it looked up until something is loaded: 0.7 MB a run with
+        # nothing due.
         get_resolved_traces().clear()
 
 

@@ -13,8 +13,9 @@ from dlt.destinations.exceptions import DatabaseUndefinedRelation
 
 from esms_source.databases import translated
 from esms_source.databases.alchemy import is_alchemy
-from esms_source.exceptions import ConfigError, DestinationError
+from esms_source.exceptions import DestinationError
 from esms_source.keeping import is_lake, reading
+from esms_source.report.copied import copied
 from esms_source.report.folding import AGES, OUTCOMES, fold
 from esms_source.sql import text_literal
 from esms_source.tables import CALLBACKS, LOADS, OAS, REF_IDS, TEMPLATES
@@ -61,30 +62,21 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
 
     Raises:
         DestinationError: The dataset has no tables or can't be read.
-        ConfigError: It is in a database on which no report is made.
     """
-    with _reporting_errors(pipeline):
-        if is_alchemy(pipeline.sql_client()):
-            fact = "the report is made on DuckDB and PostgreSQL only"
-            remedy = "ask the views instead: esms query 'SELECT * FROM delivery_daily'"
-            raise ConfigError(fact, remedy)
-        refresh_views(pipeline, settings)
-        with reading(pipeline) as client:
-            if is_lake(pipeline):
-                show_views(client, settings)
-            _refuse_earlier_version(client)
-            carried = _carried(client)
-            facts = _arrow(client, _facts_sql(client, settings, carried))
-            backlog = _rows(
-                client, f"SELECT * FROM {_relation(client, 'backlog')} ORDER BY oa_id"
-            )
-            oas = _rows(client, _named_sql(client, OAS, "oa_id"))
-            templates = _rows(client, _named_sql(client, TEMPLATES, "zns_temp_id"))
-            runs = _rows(
-                client,
-                f"SELECT * FROM {_relation(client, 'run_history')}"
-                f" ORDER BY started_at DESC LIMIT {LAST_RUNS}",
-            )
+    with _reporting_errors(pipeline), _opened(pipeline, settings) as client:
+        _refuse_earlier_version(client)
+        carried = _carried(client)
+        facts = _arrow(client, _facts_sql(client, settings, carried))
+        backlog = _rows(
+            client, f"SELECT * FROM {_relation(client, 'backlog')} ORDER BY oa_id"
+        )
+        oas = _rows(client, _named_sql(client, OAS, "oa_id"))
+        templates = _rows(client, _named_sql(client, TEMPLATES, "zns_temp_id"))
+        runs = _rows(
+            client,
+            f"SELECT * FROM {_relation(client, 'run_history')}"
+            f" ORDER BY started_at DESC LIMIT {LAST_RUNS}",
+        )
     now = datetime.now(ZoneInfo(settings.timezone))
     return {
         "generated_at": _plain(now),
@@ -101,6 +93,19 @@ def read_figures(pipeline: dlt.Pipeline, settings: Settings) -> dict[str, Any]:
         "backlog": backlog,
         "runs": runs,
     }
+
+
+@contextmanager
+def _opened(pipeline: dlt.Pipeline, settings: Settings) -> Iterator[SqlClientBase[Any]]:
+    """Open a dataset whose views speak DuckDB's SQL or PostgreSQL's."""
+    is_foreign = is_alchemy(pipeline.sql_client())
+    if not is_foreign:
+        refresh_views(pipeline, settings)
+    opened = copied(pipeline, REPORT_MEMORY) if is_foreign else reading(pipeline)
+    with opened as client:
+        if is_foreign or is_lake(pipeline):
+            show_views(client, settings)
+        yield client
 
 
 def _refuse_earlier_version(client: SqlClientBase[Any]) -> None:

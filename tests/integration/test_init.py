@@ -78,6 +78,35 @@ def test_options_make_a_project_that_runs(
     assert secrets.read_text() == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [("sqlalchemy", "sqlite:///{}/out.db"), ("filesystem", "{}/lake")],
+)
+def test_what_is_to_be_run_next_loads_where_it_was_told_to(
+    project: Path,
+    warehouse: Warehouse,
+    simulate: Callable[..., Simulator],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    place: str,
+) -> None:
+    """Into databases of SQLAlchemy, and into files."""
+    warehouse.fill(3)
+    for name in list(os.environ):
+        if name.startswith("SOURCES__"):
+            monkeypatch.delenv(name)
+    words = ["--warehouse-credentials", str(warehouse.path), "--table", "sent"]
+    words += ["--oa-id", "oa", "--api-key", "key", "--secret-key", "secret"]
+    words += ["--destination", kind, "--destination-credentials", place.format(project)]
+    made = run(project, "init", *words)
+    assert made.returncode == 0, made.stderr
+    last = made.stdout.strip().rpartition(", esms ")[2]
+    assert last == f"run --destination {kind}"
+    ended = run(project, *last.split(), SOURCES__ESMS__BASE_URL=simulate().url)
+    assert "asked 3 RefIds" in ended.stdout, ended.stderr
+    assert list(project.glob("out__zalo.db")) or list(project.glob("lake/zalo"))
+
+
 def test_without_options_and_terminal_there_is_a_template(project: Path) -> None:
     """Every line that must be filled in stands there as a comment."""
     made = run(project, "init")

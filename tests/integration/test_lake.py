@@ -71,6 +71,7 @@ class Lake:
     def __init__(self, folder: Path, url: str | None = None) -> None:
         self._folder = folder
         self.url = url or str(folder / "lake")
+        self._read = self.pipeline()
 
     def pipeline(self, name: str = "lake") -> dlt.Pipeline:
         """Return a pipeline into the files."""
@@ -83,7 +84,7 @@ class Lake:
 
     def rows(self, sql: str) -> list[Any]:
         """Return what a query selects; bare values of one column."""
-        _, rows = run_query(self.pipeline(), resolve_settings(), sql)
+        _, rows = run_query(self._read, resolve_settings(), sql)
         return [row[0] if len(row) == 1 else tuple(row) for row in rows]
 
 
@@ -153,13 +154,13 @@ def test_a_kill_at_any_named_point_loses_and_doubles_nothing_in_files(
     esms.set(DESTINATION__FILESYSTEM__BUCKET_URL=lake.url)
     simulator = world(count, scripted=odd_rows(count))
     argv = ("run", "--destination", "filesystem")
-    assert esms(*argv, "--max-ref-ids", "400").status == 0
-    for point in POINTS:
+    points = [("after a job", 1), *POINTS]  # the first one before any load completed
+    for point in points:
         esms.killed_at(*point, *argv)
     quiet = esms(*argv)
     assert quiet.status == 0, quiet.err
     assert_whole(lake, count)
-    assert asked_again(simulator, count) <= len(POINTS) * slice_ref_ids
+    assert asked_again(simulator, count) <= len(points) * slice_ref_ids
 
 
 def count_in(relation: str) -> int:
@@ -329,3 +330,21 @@ def test_an_event_from_the_future_gives_way_to_one_that_is_not(
     into = ("--destination", "filesystem", "--json")
     assert esms("run", *into).report["asked"] == 0
     assert loaded.rows("SELECT count(*) FROM ref_ids WHERE state = 'final'") == [570]
+
+
+def test_of_events_of_the_same_moment_one_counts(loaded: Lake):
+    """Also where they are alike, in one file or in two."""
+    events = Path(loaded.url, "zalo", "ref_id_events")
+    load_id = "1790000000.5"
+    with duckdb.connect() as connection:
+        connection.execute(
+            f"CREATE TABLE loaded AS FROM '{events}/*.parquet';"
+            f"COPY (SELECT * REPLACE ('{load_id}' AS load_id) FROM loaded"
+            f" UNION ALL FROM loaded) TO '{events / load_id}.0a.parquet'"
+        )
+    loads = Path(loaded.url, "zalo", "_dlt_loads")
+    shutil.copy(next(loads.iterdir()), loads / f"esms__{load_id}.jsonl")
+    assert loaded.rows("SELECT count(*) FROM ref_id_events") == [1_800]
+    counted = "SELECT count(*), count(DISTINCT ref_id) FROM "
+    assert loaded.rows(counted + "ref_ids") == [(600, 600)]
+    assert loaded.rows(counted + "callbacks") == [(600, 585)]

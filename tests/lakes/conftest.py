@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from esms_source.planning.planner import Choice, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.conftest import Output, Warehouse
 
@@ -37,26 +39,32 @@ class S3:
     Attributes:
         url: Where it listens.
         client: boto3's client of it.
+        log: A file with a line for each request.
     """
 
     url: str
     client: Any
+    log: Path
 
     def put(self, key: str, body: bytes) -> None:
         """Write a file."""
         self.client.put_object(Bucket=BUCKET, Key=key, Body=body)
 
+    def requests(self) -> list[tuple[str, str]]:
+        """Return the method and path of every request until now."""
+        return re.findall(r"(GET|HEAD|PUT|POST|DELETE) (/\S*)", self.log.read_text())
+
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """A process that speaks S3, as a URL: deltalake lets no thread run meanwhile."""
+def s3_server(tmp_path_factory: Any) -> Iterator[tuple[str, Path]]:
+    """A process that speaks S3, as URL and log: deltalake lets no thread run then."""
+    log = tmp_path_factory.mktemp("s3") / "log"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     argv = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(
-        argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    with log.open("wb") as written:
+        server = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=written)
     until = time.monotonic() + 30
     while True:
         with socket.socket() as tried:
@@ -64,7 +72,7 @@ def s3_server() -> Iterator[str]:
                 break
         assert time.monotonic() < until, "it never listened"
         time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}"
+    yield f"http://127.0.0.1:{port}", log
     server.terminate()
     server.wait()
 
@@ -81,19 +89,20 @@ def _no_aws(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> S3:
+def s3(s3_server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> S3:
     """A server that speaks S3, and the environment that names it."""
     import boto3  # type: ignore[import-not-found]  # noqa: PLC0415
     import requests  # noqa: PLC0415
 
-    requests.post(f"{s3_server}/moto-api/reset", timeout=5).raise_for_status()
+    url, log = s3_server
+    requests.post(f"{url}/moto-api/reset", timeout=5).raise_for_status()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATESTS")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", AWS_SECRET)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
-    return S3(s3_server, client)
+    return S3(url, client, log)
 
 
 @pytest.fixture
