@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from esms_source.api.error_info import ParsedError, parse_error_info
     from esms_source.exceptions import EsmsError
-    from esms_source.run import Report, sync
+    from esms_source.outcome import Report
+    from esms_source.run import sync
     from esms_source.source import esms_source
 
 __all__ = [
@@ -21,7 +22,7 @@ __all__ = [
 _HOMES = {
     "EsmsError": "exceptions",
     "ParsedError": "api.error_info",
-    "Report": "run",
+    "Report": "outcome",
     "esms_source": "source",
     "parse_error_info": "api.error_info",
     "sync": "run",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -195,9 +196,10 @@ def polled_tables(
     }
     resources = []
     for table in POLLED:
-        scope = (scopes or {}).get(table.name)
-        scoped = {"destination_scope": scope} if scope else {}
-        resources.append(_table_resource(polled, table, {**merging, **scoped}))
+        merges = copy(merging)
+        if scope := (scopes or {}).get(table.name):
+            merges["destination_scope"] = scope
+        resources.append(_table_resource(polled, table, merges))
     return resources
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from esms_source.config import Settings
     from esms_source.planning.work_list import Plan
-    from esms_source.run import Report
+    from esms_source.outcome import Report
 
 WIDE: Final = 200
 """Columns of text where no terminal says how wide it is."""

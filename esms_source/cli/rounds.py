@@ -17,7 +17,7 @@ from esms_source.runtime import Progress
 if TYPE_CHECKING:
     import dlt
 
-    from esms_source.run import Report
+    from esms_source.outcome import Report
     from esms_source.runtime import Stop
 
 

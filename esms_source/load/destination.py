@@ -201,8 +201,9 @@ def _make_clients_once(own: dlt.Pipeline) -> None:
     made: Any = own.sql_client()
     # Others hold more than names and credentials.
     if duckdb_file(made) is not None or is_postgres(made):
+        kind: Any = type(made)
         vars(own)["sql_client"] = partial(
-            type(made),
+            kind,
             made.dataset_name,
             made.staging_dataset_name,
             made.credentials,
