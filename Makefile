@@ -29,10 +29,11 @@ PYTEST = $(BIN)/python $(XDIST)
 # They reach next to nothing that no other test reaches: coverage would only slow them down.
 UNMEASURED := tests/pipelines $(patsubst %,tests/integration/test_%.py,alerts ask_missing choices \
   container names poison questions report_page runs secrets signals source sync upgrade views)
+MEASURED = $(BIN)/coverage run $(XDIST) $(UNMEASURED:%=--ignore=%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-lengthy test-rest test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-lengthy test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,12 +42,14 @@ demo: $(VENV)/tests.stamp ## Load from the bundled simulator; no account needed
 	@$(BIN)/esms demo
 
 test: $(VENV)/tests.stamp ## Run the tests, two at a time, but for the slow ones
-	$(PYTEST) -m 'not slow'
+	$(if $(COVERAGE),$(MEASURED) -m 'not slow')
+	$(PYTEST) -m 'not slow' $(if $(COVERAGE),$(UNMEASURED))
 
 test-slow: $(VENV)/tests.stamp ## Run the tests with kills, faults, real rates, PostgreSQL, Chromium
-	$(PYTEST) -m slow
+	$(if $(COVERAGE),$(MEASURED) -m 'slow and not lengthy')
+	$(PYTEST) -m 'slow$(if $(COVERAGE), and not lengthy)' $(if $(COVERAGE),$(UNMEASURED))
 
-test-lengthy: $(VENV)/tests.stamp ## Run those of the slow tests that kill and wait, and measure rates
+test-lengthy: $(VENV)/tests.stamp ## Run those of the slow tests of which no coverage is measured
 	$(PYTEST) -m lengthy
 
 test-unit: $(VENV)/tests.stamp ## Run the quick tests of single modules only
@@ -55,14 +58,9 @@ test-unit: $(VENV)/tests.stamp ## Run the quick tests of single modules only
 test-all: $(VENV)/tests.stamp ## Run all tests, with hundreds of kills and each fault alone
 	ESMS_TEST_LONG=1 $(PYTEST) -o faulthandler_timeout=3600
 
-coverage: $(VENV)/tests.stamp ## Run most tests, quick and slow, and report the branches they reach
-	$(BIN)/coverage erase
-	$(BIN)/coverage run $(XDIST) -m 'not lengthy' $(UNMEASURED:%=--ignore=%)
+coverage: $(VENV)/tests.stamp ## Report the branches that tests with COVERAGE=1 reached
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
-
-test-rest: $(VENV)/tests.stamp ## Run the tests that coverage leaves out, but for the lengthy ones
-	$(PYTEST) -m 'not lengthy' $(UNMEASURED)
 
 # What brings much along lives in a venv of its own.
 test-airflow: ## Run the tests of the Airflow DAGs

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from esms_source.config import Settings
-    from esms_source.planning.work_list import Plan
     from esms_source.outcome import Report
+    from esms_source.planning.work_list import Plan
 
 WIDE: Final = 200
 """Columns of text where no terminal says how wide it is."""
