@@ -13,6 +13,7 @@ import dlt
 import duckdb
 from dlt.common.configuration.exceptions import ConfigurationException
 from dlt.common.configuration.utils import get_resolved_traces
+from dlt.common.destination.configuration import ParquetFormatConfiguration
 from dlt.common.destination.exceptions import DestinationException
 from dlt.common.pipeline import get_dlt_pipelines_dir
 from dlt.common.schema import Schema
@@ -217,6 +218,10 @@ def _set_up(own: dlt.Pipeline) -> None:
     client: Any = own.destination_client()
     config, capabilities = client.config, client.capabilities
     parameters = own.destination.config_params
+    if duckdb_file(client.sql_client) is not None:
+        # They live for seconds on this disk; packed they took 0.9 CPU s a million more.
+        unpacked = ParquetFormatConfiguration(compression="none")
+        own.destination.caps_params["parquet_format"] = unpacked
     if getattr(config, STAGING_LAYOUT, None) == SHARED_STAGING:
         parameters[STAGING_LAYOUT] = f"{SHARED_STAGING}_{own.pipeline_name}"
     if capabilities.sqlglot_dialect in WHOLE_BY_TRANSACTION:
