@@ -126,6 +126,11 @@ def _plain_environment(
     }
 
 
+def python_of(contender: Contender, *arguments: str | Path) -> tuple[str | Path, ...]:
+    """Return a command line of the Python that has a contender's packages."""
+    return (_python(contender.packages), *arguments)
+
+
 def _python(packages: str) -> Path:
     return ENVIRONMENTS / packages / "bin" / "python"
 
@@ -149,9 +154,14 @@ def _prepare(packages: str) -> None:
         return
     folder = ENVIRONMENTS / packages
     pip = (_python(packages), "-m", "pip", "--disable-pip-version-check")
-    for command in (
+    install = [*pip, "install", "--quiet"]
+    commands = [
         [sys.executable, "-m", "venv", "--clear", folder],
-        [*pip, "install", "--quiet", "--require-hashes", "-r", requirements],
-    ):
+        [*install, "--require-hashes", "-r", requirements],
+    ]
+    if packages == OURS.packages:
+        # The source itself is imported; this tells the version that a run writes down.
+        commands.append([*install, "--no-deps", ROOT])
+    for command in commands:
         subprocess.run(command, check=True)
     done.touch()

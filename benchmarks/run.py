@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from contenders import OURS, ROOT, Contender, contenders, esms
+from contenders import HERE, OURS, ROOT, Contender, contenders, esms, python_of
 from ledgers import add_new, make_due, make_warehouse, settle
 from measuring import Usage, run, run_until_killed, serving
 from page import MILLION, RATE, Figure, Score, comparison, listing, shown, write
@@ -47,9 +47,13 @@ class Sizes:
     ledger: int = 10 * MILLION
     ledgers: tuple[int, ...] = (MILLION, 10 * MILLION)
     due: int = 10_000
+    daily: int = 240_000
+    rounds: int = 1_000
 
 
-QUICK = Sizes(4_000, 8_000, (8_000,), 20_000, 40_000, 100_000, (20_000, 100_000), 1_000)
+QUICK = Sizes(
+    4_000, 8_000, (8_000,), 20_000, 40_000, 100_000, (20_000, 100_000), 1_000, 4_000, 20
+)
 
 
 class Bench:
@@ -112,6 +116,7 @@ class Bench:
         yield from self._whole_runs()
         yield from self._lifted()
         yield from self._ledger()
+        yield from self._rounds()
         usage = run(
             esms("--help"), {"PYTHONPATH": str(ROOT)}, self.folder()
         ).require_success()
@@ -210,6 +215,36 @@ class Bench:
             waited = server.first_arrival() - usage.started_at
             what = f"first request with {self.sizes.due:,} due among {size:,}"
             yield Figure(what, f"{waited:.1f} s")
+            apart(make_due, folder / "out.duckdb", self.sizes.daily)
+            usage = self.run(OURS, server, warehouse, folder=folder)
+            what = f"{self.sizes.daily:,} due among {size:,}, limit lifted"
+            yield Figure(what, f"{usage.seconds:.1f} s, {usage.cpu_seconds:.1f} CPU s")
+            yield Figure("where its time went", stages(usage))
+
+    def _rounds(self) -> Iterator[Figure]:
+        """Measure rounds of one process with nothing due, and an import of dlt."""
+        number, folder = self.sizes.rounds, self.folder()
+        warehouse = self.warehouse(BATCH)
+        say(f"{number:,} rounds with nothing due")
+        with serving() as server:
+            self.run(OURS, server, warehouse, folder=folder)
+            environment = OURS.environment(server.url, 0, warehouse, 240_000)
+            command = python_of(OURS, HERE / "rounds.py", str(number), "--json")
+            usage = run(command, environment, folder).require_success()
+            taken = json.loads(usage.output)
+            yield Figure(
+                f"a round of {number:,} with nothing due",
+                f"{taken['cpu_seconds']:.2f} CPU s, {taken['grown_mb']:+.0f} MB after"
+                " the first tenth",
+            )
+            idle = [self.run(OURS, server, warehouse, folder=folder) for _ in range(5)]
+        imports = python_of(OURS, "-c", "import dlt, duckdb, pyarrow")
+        dlt = [run(imports, {}, folder).require_success() for _ in range(5)]
+        took, least = (median(u.cpu_seconds for u in runs) for runs in (idle, dlt))
+        yield Figure(
+            "`esms run` with nothing due, over an import of dlt, duckdb and pyarrow",
+            f"{took:.2f} CPU s, {took / least:.1f} x",
+        )
 
     def _settled(self, size: int) -> tuple[Path, Path]:
         """Return a folder whose ledger holds a whole warehouse, all of it settled."""

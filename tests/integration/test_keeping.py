@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
 
+from esms_source import sync
 from esms_source.simulator import sample_row
 from tests.conftest import ref_id
 from tests.integration.test_postgres import Server
@@ -258,3 +261,31 @@ def test_a_failing_round_is_tried_again_and_a_refused_key_ends_all(
     ended = esms("run", "--every", "1", base_url=key.url)
     assert ended.status == 1
     assert len(key.asked) == 1
+
+
+def test_rounds_keep_nothing_of_each_other(
+    esms: Esms,
+    world: Callable[..., Simulator],
+    output: Output,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process may stay for years: what a round makes is gone with it."""
+    world(3)
+    for name, value in esms.env.items():
+        monkeypatch.setenv(name, value)
+    pipeline = output.pipeline()
+
+    def objects_after_rounds() -> Counter[type]:
+        for _ in range(3):
+            sync(pipeline)
+        gc.collect()
+        return Counter(map(type, gc.get_objects()))
+
+    objects_after_rounds()
+    before = objects_after_rounds()
+    more = objects_after_rounds() - before
+    theirs = ("dlt.", "duckdb.", "esms_source.", "importlib.")
+    kept = {
+        kind: n for kind, n in more.items() if str(kind.__module__).startswith(theirs)
+    }
+    assert not kept
