@@ -74,3 +74,13 @@ def require_merges() -> None:
         if given != "merge":
             fact = f"write_disposition={given!r} would lose or double rows of {name}"
             raise ConfigError(fact, "leave it out; repoll=[…] asks again")
+
+
+def forget_scopes() -> None:
+    """Let merges compare all rows: what ``sync`` told dlt holds for its own loads only.
+
+    Call it once the first rows have come.
+    """
+    tables: Any = dlt.current.source_schema().tables
+    for name in NAMES & set(tables):
+        tables[name].pop("x-merge-destination-scope", None)

@@ -27,7 +27,12 @@ from esms_source.load.checks import check_destination
 from esms_source.load.locks import dataset_lock
 from esms_source.load.recovery import remember_destination
 from esms_source.load.sweep import sweep
-from esms_source.plain import EsmsSource, require_merges, require_own_load
+from esms_source.plain import (
+    EsmsSource,
+    forget_scopes,
+    require_merges,
+    require_own_load,
+)
 from esms_source.planning.given_rows import RefIds
 from esms_source.planning.planner import Choice, make_plan
 from esms_source.redaction import mask_load
@@ -156,6 +161,7 @@ def _ask_all(
             pages = session.ask(plan.slices(), load_id)
             yield next(pages)
             require_merges()
+            forget_scopes()
             yield from pages
         finally:
             plan.close()
@@ -194,32 +200,32 @@ def polled_tables(
         "strategy": "delete-insert",
         "deduplicated": deduplicated,
     }
-    resources = []
-    for table in POLLED:
-        merges = copy(merging)
-        if scope := (scopes or {}).get(table.name):
-            merges["destination_scope"] = scope
-        resources.append(_table_resource(polled, table, merges))
-    return resources
+    return [
+        _table_resource(polled, table, merging, (scopes or {}).get(table.name))
+        for table in POLLED
+    ]
 
 
 def _table_resource(
-    polled: DltResource, table: Table, merging: TDeleteInsertStrategyDict
+    polled: DltResource,
+    table: Table,
+    merging: TDeleteInsertStrategyDict,
+    scope: str | None,
 ) -> DltResource:
     columns = table.to_dlt()
     # Of two keys dlt makes an OR, for which DuckDB compares all rows of the table: with
     # 12 million 7 s, not 0.5. Replaced rows need a key of their own for doubles only.
     needs_key = not (table.replace_by and merging["deduplicated"])
+    # False is said, too: dlt remembers what an earlier run has told it.
     for name in table.key:
-        # False is said, too: dlt remembers what an earlier run has told it.
         columns[name]["primary_key"] = needs_key
+    for name in table.replace_by:
+        columns[name]["merge_key"] = scope is None
+    merging = copy(merging)
+    if scope:
+        merging["destination_scope"] = scope
 
-    @dlt.transformer(
-        data_from=polled,
-        name=table.name,
-        columns=columns,
-        merge_key=table.replace_by,
-    )
+    @dlt.transformer(data_from=polled, name=table.name, columns=columns)
     def rows(polled: Polled) -> pa.Table:
         return polled[table.name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from esms_source import sync
+from esms_source import esms_source, sync
 from esms_source.load.scope import MARGIN
 from esms_source.simulator import sample_row
 from tests.conftest import ref_id
@@ -114,3 +115,29 @@ def test_a_load_without_a_note_compares_all(
     assert output.rows(f"SELECT min(polled_at) > {LONG_AGO} FROM zalo.callbacks") == [
         True
     ]
+
+
+def test_plain_dlt_compares_all_after_a_run(
+    esms: Esms,
+    world: Callable[..., Simulator],
+    output: Output,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What dlt remembers of one means nothing to the other, and nobody is warned."""
+    world(2)
+    for name, value in esms.env.items():
+        monkeypatch.setenv(name, value)
+    pipeline = output.pipeline()
+    sync(pipeline)
+    output.execute(
+        f"UPDATE zalo.ref_ids SET first_polled_at = {LONG_AGO}",
+        f"UPDATE zalo.callbacks SET polled_at = {LONG_AGO}",
+        "DROP TABLE zalo._esms_since",
+    )
+    pipeline.run(esms_source(repoll=["final"]))
+    sync(pipeline, repoll=["final"])
+    assert output.rows(KEYS + "ref_ids") == output.rows(KEYS + "callbacks") == [(2, 2)]
+    assert output.rows("SELECT min(attempts) FROM zalo.ref_ids") == [3]
+    said = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert not said
