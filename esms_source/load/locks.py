@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from esms_source.databases import Patience
 
 MEMORY_SETTING: Final = "memory_limit"
+THREADS_SETTING: Final = "threads"
 DUCKDB_MEMORY: Final = "96MB"
 """What DuckDB may take for a load; what needs more goes to a temporary file."""
 
@@ -153,10 +154,13 @@ def _take_advisory_lock(client: SqlClientBase[Any]) -> None:
 def _bound_memory(client: Any, most: str = DUCKDB_MEMORY) -> None:  # noqa: ANN401
     """Keep DuckDB from taking most of the machine, unless it was told how much.
 
-    The bound lasts for as long as any connection to the file is open.
+    The bounds last for as long as any connection to the file is open. dlt loads tables
+    in threads of its own: more of DuckDB's for each only wait for each other.
     """
-    if MEMORY_SETTING not in (client.credentials.global_config or ()):
-        client.execute_sql(f"SET {MEMORY_SETTING} = '{most}'")
+    told = client.credentials.global_config or ()
+    for setting, bound in ((MEMORY_SETTING, f"'{most}'"), (THREADS_SETTING, "1")):
+        if setting not in told:
+            client.execute_sql(f"SET {setting} = {bound}")
 
 
 def give_memory(pipeline: dlt.Pipeline) -> None:
