@@ -12,28 +12,15 @@ from esms_source import esms_source, sync
 from esms_source.databases import Patience
 from esms_source.exceptions import PipelineBusyError
 from esms_source.load.locks import dataset_lock
-from esms_source.simulator import sample_row
 from esms_source.views import NAMES
-from tests.conftest import ref_id
+from tests.integration.test_crashes import asked_again, assert_whole, odd_rows
 
 KILLS = 12
 SLICE = 200
 COUNT = 1_600
 
 
-def scripted(number):
-    """Return odd rows for some RefIds: two, none, one not final, one and a stray."""
-    row = sample_row(ref_id(number))
-    odd = {
-        0: [row, row | {"Telcoid": 2}],
-        1: [],
-        2: [row | {"SendStatus": 1, "SendSuccess": 0}],
-        3: [row, sample_row(f"stranger-{number}")],
-    }
-    return odd.get(number % 40)
-
-
-ODD = {ref_id(n): rows for n in range(COUNT) if (rows := scripted(n)) is not None}
+ODD = odd_rows(COUNT)
 
 FACTS = {
     "ref_ids": "oa_id, ref_id, sent_at, state, attempts, campaign, last_error",
@@ -171,37 +158,7 @@ def test_kills_at_random_moments_lose_and_double_nothing(
         process = start("run", **settings, PIPELINES_DIR=folder)
         _, said = process.communicate(timeout=200)
         assert process.returncode == 0, said
-    assert_whole(lake.rows)
-    asks = simulator.arrivals.asks
-    record_property("asked again per kill", (asks.total() - COUNT) / kills)
-    assert len(asks) == COUNT
-    assert asks.total() - COUNT <= kills * SLICE
-
-
-def assert_whole(query):
-    """Check that every RefId stands there once, in every table, with what came."""
-    odd = COUNT // 40
-    completed = "load_id IN (SELECT load_id FROM _dlt_loads)"
-    assert query("SELECT count(*), count(DISTINCT ref_id) FROM ref_ids") == [
-        (COUNT, COUNT)
-    ]
-    states = dict(query("SELECT state, count(*) FROM ref_ids GROUP BY 1"))
-    assert states == {"final": COUNT - 2 * odd, "missing": odd, "pending": odd}
-    assert query(
-        "SELECT count(*), count(DISTINCT ref_id), count(DISTINCT (ref_id, telco_id))"
-        " FROM callbacks"
-    ) == [(COUNT, COUNT - odd, COUNT)]
-    assert query(
-        f"""SELECT count(*), count(DISTINCT "row"::text) FROM rejected_rows
-        WHERE {completed}"""
-    ) == [(odd, odd)]
-    assert query(
-        f"""SELECT sum(asked), sum(missing), sum(failed),
-        count(*) - count(DISTINCT (load_id, request_no)) FROM api_requests
-        WHERE {completed}"""
-    ) == [(COUNT, odd, 0, 0)]
-    assert not query(
-        "SELECT load_id FROM ref_ids UNION SELECT load_id FROM callbacks"
-        " EXCEPT SELECT load_id FROM _dlt_loads"
-    )
-    assert not query("SELECT load_id FROM _dlt_loads GROUP BY 1 HAVING count(*) > 1")
+    assert_whole(lake, COUNT)
+    again = asked_again(simulator, COUNT)
+    record_property("asked again per kill", again / kills)
+    assert again <= kills * SLICE
