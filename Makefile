@@ -33,7 +33,7 @@ MEASURED = $(BIN)/coverage run $(XDIST) $(UNMEASURED:%=--ignore=%)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-lengthy test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench requirements requirements-check clean
+.PHONY: help demo test test-slow test-lengthy test-unit test-all coverage test-airflow test-dagster test-dbt test-lakes test-ducklake test-pipeline docs docs-site lint fmt types ci build bench bench-requirements requirements requirements-check clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-20s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -119,6 +119,9 @@ build: $(VENV)/tests.stamp ## Build wheel and sdist into dist/
 
 bench: $(VENV)/tests.stamp ## Measure against the peers
 	$(BIN)/python benchmarks/run.py
+
+bench-requirements: $(VENV)/dev.stamp ## Recompile the pins of the peers (UPGRADE=--upgrade for newer ones)
+	@for lock in airbyte-cdk dlt singer-sdk; do requirements/compile $$lock $(UPGRADE) || exit 1; done
 
 requirements: $(VENV)/dev.stamp ## Recompile requirements/*.txt (UPGRADE=--upgrade for newer pins)
 	@for lock in $(LOCKS); do requirements/compile $$lock $(UPGRADE) || exit 1; done
