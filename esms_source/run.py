@@ -301,17 +301,25 @@ class _Slice:
     """A slice that is being asked.
 
     Attributes:
-        since: When the oldest of its RefIds was first polled.
         requests: The requests that end, in groups.
     """
 
     def __init__(self, work: Iterator[pa.Table], session: Session) -> None:
-        self.since = session.clock.started_at
-        self.requests = session.begin(map(self._note_oldest, work))
+        self._oldest = self._newest = self._now = session.clock.started_at
+        self.requests = session.begin(map(self._look_at, work))
 
-    def _note_oldest(self, work: pa.Table) -> pa.Table:
-        oldest = pc.min(work["first_polled_at"]).as_py()
-        self.since = min(self.since, oldest or self.since)
+    @property
+    def since(self) -> datetime | None:
+        """When the oldest of its RefIds was first polled.
+
+        None where a clock was ahead, so that answers may seem older than that.
+        """
+        return self._oldest if self._newest <= self._now else None
+
+    def _look_at(self, work: pa.Table) -> pa.Table:
+        polled = pc.min_max(work["first_polled_at"]).as_py()
+        self._oldest = min(self._oldest, polled["min"] or self._oldest)
+        self._newest = max(self._newest, polled["max"] or self._newest)
         return work
 
 

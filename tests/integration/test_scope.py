@@ -88,7 +88,10 @@ def test_a_clock_that_was_ahead_lets_no_callback_stay_twice(
     world(2, scripted={ref_id(0): lambda name, _: [sample_row(name, **NOT_YET)]})
     assert esms("run").status == 0
     later = f"first_polled_at + to_seconds({ahead.total_seconds():.0f})"
-    output.execute(f"UPDATE zalo.ref_ids SET first_polled_at = {later}")
+    output.execute(
+        f"UPDATE zalo.ref_ids SET first_polled_at = {later}",
+        "UPDATE zalo.callbacks SET polled_at = polled_at - INTERVAL 3 DAY",
+    )
     for _ in range(2):
         assert esms("run", "--repoll", "pending").status == 0
         assert output.rows(KEYS + "ref_ids") == [(2, 2)]
