@@ -42,7 +42,7 @@ from esms_source.views import lacks_small_tables, refresh_views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import date
+    from datetime import date, datetime
 
     import dlt
     import pyarrow as pa
