@@ -13,6 +13,7 @@ from sqlglot import exp
 import esms_source
 from esms_source import databases
 from esms_source.cli import main
+from esms_source.load.scope import NOTES
 from esms_source.planning import database
 from esms_source.sql import in_dialect
 
@@ -28,7 +29,7 @@ DESTINATIONS = (
     *("athena", "bigquery", "clickhouse", "databricks", "motherduck"),
     *("mssql", "postgres", "redshift", "snowflake"),
 )
-TABLES = {*databases.NAMES_IN_SQL, "sent"}
+TABLES = {*databases.NAMES_IN_SQL, NOTES, "sent"}
 
 COMMANDS = (
     "run --max-ref-ids 30",
@@ -151,10 +152,10 @@ def test_sql_of_ours_is_sent_through_one_door():
         if "client.execute_sql(" in path.read_text("utf-8")
         or "client.execute_query(" in path.read_text("utf-8")
     }
-    # Views and the page are made on DuckDB and PostgreSQL only, and so are locks and
-    # grants; ``esms query`` sends what the user writes.
+    # Views, locks, grants and notes for merges are written for the databases that have
+    # them; the page reads DuckDB or PostgreSQL, and ``esms query`` what the user writes.
     assert bare == {
         *("cli/query.py", "databases/__init__.py", "load/alchemy.py"),
-        *("load/checks.py", "load/locks.py", "planning/database.py"),
-        *("report/figures.py", "views/__init__.py"),
+        *("load/checks.py", "load/locks.py", "load/scope.py"),
+        *("planning/database.py", "report/figures.py", "views/__init__.py"),
     }
