@@ -153,7 +153,7 @@ def test_sql_of_ours_is_sent_through_one_door():
         or "client.execute_query(" in path.read_text("utf-8")
     }
     # Views, locks, grants and notes for merges are written for the databases that have
-    # them; the page reads DuckDB or PostgreSQL, and ``esms query`` what the user writes.
+    # them; the page reads one of two databases, ``esms query`` what the user writes.
     assert bare == {
         *("cli/query.py", "databases/__init__.py", "load/alchemy.py"),
         *("load/checks.py", "load/locks.py", "load/scope.py"),
