@@ -234,11 +234,9 @@ class Bench:
             command = python_of(OURS, HERE / "rounds.py", str(number), "--json")
             usage = run(command, environment, folder).require_success()
             taken = json.loads(usage.output)
-            yield Figure(
-                f"a round of {number:,} with nothing due",
-                f"{taken['cpu_seconds']:.2f} CPU s, {taken['grown_mb']:+.0f} MB after"
-                " the first tenth",
-            )
+            cpu, grown = taken["cpu_seconds"], taken["grown_mb"]
+            said = f"{cpu:.2f} CPU s, {grown:+.0f} MB after the first tenth"
+            yield Figure(f"a round of {number:,} with nothing due", said)
             idle = [self.run(OURS, server, warehouse, folder=folder) for _ in range(5)]
         imports = python_of(OURS, "-c", "import dlt, duckdb, pyarrow")
         dlt = [run(imports, {}, folder).require_success() for _ in range(5)]
