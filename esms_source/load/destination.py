@@ -196,8 +196,8 @@ def _resolve_once(destination: Any) -> dict[Any, Any]:  # noqa: ANN401  of any k
 def _make_clients_once(own: dlt.Pipeline) -> None:
     """Let a pipeline make its SQL client once: dlt 1.31 reads all schemas for each.
 
-    Whoever asks for one gets another of the same, without a connection. That was a
-    quarter of the processor's time of a run with nothing due.
+    Whoever asks for one gets another of the same, without a connection. With the file
+    opened less often that saves a fifth of a run with nothing due.
     """
     made: Any = own.sql_client()
     # Others hold more than names and credentials.
