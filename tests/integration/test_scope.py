@@ -15,6 +15,7 @@ from esms_source import esms_source, sync
 from esms_source.load.scope import MARGIN
 from esms_source.simulator import sample_row
 from tests.conftest import ref_id
+from tests.integration.test_postgres import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -144,3 +145,41 @@ def test_plain_dlt_compares_all_after_a_run(
     assert output.rows("SELECT min(attempts) FROM zalo.ref_ids") == [3]
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert not said
+
+
+@pytest.mark.slow
+def test_postgres_compares_as_duckdb_does(
+    postgres: str,
+    esms: Esms,
+    world: Callable[..., Simulator],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What came since is compared, and all where somebody else has loaded meanwhile."""
+    server = Server(postgres, monkeypatch)
+    server.execute("DROP SCHEMA IF EXISTS zalo CASCADE")
+    esms.set(DESTINATION__POSTGRES__CREDENTIALS=postgres)
+    argv = ["--destination", "postgres"]
+    long_ago = f"UPDATE zalo.callbacks SET polled_at = {LONG_AGO}"
+    theirs = world(2)
+    ended = []
+
+    def answer(name: str, times_asked: int) -> list[Any]:
+        if times_asked == 1:
+            command = [sys.executable, "-m", "esms_source", "run", "--pipeline", "b"]
+            env = os.environ | esms.env | {"SOURCES__ESMS__BASE_URL": theirs.url}
+            done = subprocess.run([*command, *argv], env=env, check=False)
+            ended.append(done.returncode)
+            first = f"UPDATE zalo.ref_ids SET first_polled_at = {LONG_AGO}"
+            server.execute(first, long_ago)
+        return [sample_row(name)]
+
+    world(scripted={ref_id(0): answer})
+    assert esms("run", *argv).status == 0
+    assert ended == [0]
+    for table in ("ref_ids", "callbacks"):
+        assert server.rows(KEYS + table) == [(2, 2)]
+    # No key of the dataset is older than what is noted: nothing is compared but these.
+    server.execute(long_ago)
+    assert esms("run", "--repoll", "final", *argv).status == 0
+    assert server.rows(KEYS + "ref_ids") == [(2, 2)]
+    assert server.rows(KEYS + "callbacks") == [(4, 2)]
